@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -14,11 +13,8 @@ import threading
 
 import pytest
 from absl import flags
-from flax.traverse_util import flatten_dict
 
-from scaling import cli
 from scaling.__main__ import COMMANDS, commands, main
-from scaling.core.config import find_config
 from scaling.core.errors import TrainingError, UserError
 from tests.commands import ROOT, call, command, environment, error_of, run
 
@@ -53,12 +49,6 @@ def test_an_error_for_the_user_is_one_line_and_its_code(error, code):
     done = with_main(f"raise errors.{error.__name__}('the folder is not there')")
     assert done.stderr == "error: the folder is not there\n"
     assert done.returncode == code
-
-
-@pytest.mark.parametrize("flag", [["--config=vit_ti.py"], ["--config", "vit_ti.py"]], ids=str)
-def test_a_config_is_found_by_its_bare_name(flag, tmp_path):
-    done = call([*command("train", workdir=tmp_path), *flag, "--config.batch_size=-1"])
-    assert "batch_size=-1" in error_of(done, 2)
 
 
 def test_a_bug_shows_its_traceback():
@@ -98,51 +88,6 @@ def test_what_is_no_bug_is_one_line(within, body, code, message):
     assert message in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("def get_config(:\n", "line 1: invalid syntax"),
-        ("get_config = 3\n", ".py: TypeError: 'int' object is not callable"),
-        ("x = " + "(" * 300, "too many nested parentheses"),
-        ("x = " + "[" * 5000, "too many nested parentheses"),
-        ("import nowhere\n", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
-        (
-            "steps = 3\n",
-            "has no get_config(); a config must be a Python file whose get_config() returns config_dict(…)",
-        ),
-        ("from scaling.config import config_dict\n", "line 1: scaling.config is scaling.core.config now"),
-        (
-            "from scaling.training.stored_config import CutConfig\n"
-            "def get_config():\n    return CutConfig(slim='token')\n",
-            "line 3: slim is called mode now",
-        ),
-        ("from scaling.sweeps.plan import SweepConfig\n", "scaling.sweeps.plan is scaling.studies.sweeps.plan now"),
-        *(
-            (
-                f"from {old} import SweepConfig\n",
-                f"{old} is scaling.studies.slimming.cells now, where SweepConfig is SlimmingStudyConfig",
-            )
-            for old in ("scaling.evaluation.cells", "scaling.studies.slimming.grid")
-        ),
-        (
-            "from scaling.studies.slimming.cells import SweepConfig\n",
-            "line 1: SweepConfig is called SlimmingStudyConfig now",
-        ),
-        ("\nfrom scaling.studies.sweeps.variation import Run, product\n", "line 2: Run is called NamedConfig now"),
-        ("from scaling.studies.sweeps.plan import make_plan\n", "line 1: make_plan is called planned_runs now"),
-        ("from scaling.studies.sweeps.plan import Runs\n", "line 1: ImportError: cannot import name 'Runs' from"),
-        ("\ndef get_config():\n    return steps\n", "line 3: NameError: name 'steps' is not defined"),
-        ("def get_config():\n    return 3\n", "get_config() of --config returns config_dict(…), not 3"),
-    ],
-)
-def test_an_error_in_a_config_file_is_one_line(text, message, tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text(text)
-    done = call(command("train", config=file, workdir=tmp_path / "run"))
-    assert message in error_of(done, 2)
-    assert len(done.stderr.splitlines()) == 1
-
-
 def test_words_that_are_no_flags_are_refused(within):
     assert error_of(within("return 0", "number=3"), 2) == "number=3: is not a flag; write it as --flag=value"
 
@@ -173,21 +118,6 @@ def test_the_console_script_runs_them(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err == "error: 'trian' is not a command; did you mean train?\n"
-
-
-@pytest.mark.parametrize("configs", [("quickstart.py", "broken.py"), ("broken.py", "quickstart.py")])
-def test_of_several_configs_the_broken_one_is_named(configs, tmp_path, capfd):
-    (tmp_path / "broken.py").write_text("root:x:0:0\n")
-    given = [f"--config={tmp_path / name if name == 'broken.py' else name}" for name in configs]
-    assert cli.call("scaling.train", [*given, "--workdir=/nowhere"]) == 2
-    assert capfd.readouterr().err == f"error: --config={tmp_path / 'broken.py'}, line 1: invalid syntax\n"
-
-
-@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])
-def test_a_number_is_finite(value, capfd):
-    assert cli.call("scaling.laws", [f"--delta={value}"]) == 2
-    assert "--delta=" in (error := capfd.readouterr().err)
-    assert "must be a finite number" in error
 
 
 @pytest.mark.parametrize("module", [*(f"scaling.{name}" for name in commands()), "tpu.preflight", "tpu.launch"])
@@ -239,120 +169,6 @@ def test_a_thread_with_a_bug_is_heard():
     assert "KeyError: 'a bug'" in with_main(textwrap.dedent(body)).stderr
 
 
-@pytest.mark.parametrize(
-    ("field", "message"),
-    [
-        ("lr", "unknown config field lr; did you mean optimizer.base_lr?"),
-        ("optimizer.learning_rate", "unknown config field optimizer.learning_rate; did you mean optimizer.base_lr?"),
-        ("opt.base_lr", "unknown config field opt.base_lr; did you mean optimizer.base_lr?"),
-        ("patch", "unknown config field patch; did you mean model.patch_offset or model.patch_size?"),
-        ("zzz", "unknown config field zzz; the fields are accumulate, batch_size, "),
-        ("base_lr", "unknown config field base_lr; did you mean optimizer.base_lr?"),
-        ("model.widht", "unknown config field model.widht; did you mean model.width or parametrization.width?"),
-        ("average", "unknown config field average; it is called ema_decay now"),
-    ],
-)
-def test_an_unknown_config_field_says_what_there_is(field, message, tmp_path):
-    done = call(command("train", config="quickstart.py", workdir=tmp_path / "run", **{f"config.{field}": 1}))
-    assert error_of(done, 2).startswith(message)
-
-
-def printed(*arguments, **flags):
-    """The lines of --print_config, by the field that each is of: type, value, default, origin."""
-    done = call(command(*arguments, print_config=True, **flags))
-    assert done.returncode == 0, done.stderr
-    header, *lines = ([cell.strip() for cell in re.split("  +", line)] for line in done.stdout.splitlines())
-    assert header == ["field", "type", "value", "default", "from"]
-    return {path: cells for path, *cells in lines}
-
-
-def test_the_fields_of_a_config_are_printed_with_types_defaults_and_origins():
-    found = printed("train", config="quickstart.py", **{"config.steps": 7, "config.objective.decoder_depth": 2})
-    assert found["steps"] == ["int", "7", "1000", "command line"]
-    assert found["batch_size"] == ["int", "128", "256", "config file"]
-    assert found["data.crop_scale"] == ["tuple[float, float]", "(0.2, 1.0)", "(0.2, 1.0)", "default"]
-    assert found["objective.decoder_depth"] == ["int", "2", "8", "command line"]
-    contrast = printed("train", config="moco_b.py")
-    assert contrast["objective.name"] == ["str", "'moco'", "'moco'", "default"]
-
-
-@pytest.mark.parametrize(
-    ("name", "config", "of_file"),
-    [
-        ("train", "vit_h.py", "steps"),
-        ("finetune", "segment_scenes.py", "task.name"),
-        ("slim", "slim.py", "datasets.scenes.source"),
-        ("efficiency", "efficiency.py", "recipe.epochs"),
-        ("sweep", "sweeps/width.py", "vary.width"),
-        ("coordcheck", "small.py", "steps"),
-        ("describe", "vit_h.py", "steps"),
-    ],
-)
-def test_every_command_with_a_config_prints_all_of_its_fields(name, config, of_file):
-    values = runpy.run_path(str(find_config(config)))["get_config"]().to_dict()
-    expected = {path for path, value in flatten_dict(values, sep=".", keep_empty_nodes=True).items()}
-    found = printed(name, config=config)
-    assert set(found) == expected
-    assert of_file in expected
-
-
-def test_a_config_that_is_printed_is_given_and_of_the_right_types():
-    assert error_of(call(command("train", print_config=True)), 2).startswith("--print_config: needs a config")
-    wrong = call(command("finetune", config="quickstart.py", print_config=True))
-    assert "objective" in wrong.stdout + wrong.stderr
-
-
-@pytest.mark.parametrize("scheme", ["s3", "gs", "file"])
-def test_a_config_file_is_of_this_machine(scheme, tmp_path):
-    done = call(command("train", config=f"{scheme}://b/x.py", workdir=tmp_path / "run"))
-    assert error_of(done, 2) == f"--config={scheme}://b/x.py: must be a file on this machine; copy it here"
-
-
-@pytest.mark.parametrize("name", ["laws", "report"])
-def test_files_beside_the_flags_are_paths_too(name):
-    assert error_of(call(command(name, "s3://b/x.jsonl")), 2).startswith("s3://b/x.jsonl: only local paths and gs://…")
-    assert "/rows.jsonl: there is no such file" in error_of(call(command(name, "~/nowhere/rows.jsonl")), 2)
-
-
-def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does(monkeypatch):
-    def takes_paths(flag):
-        try:
-            flag.parser.parse("s3://user/x")
-        except UserError:
-            return flag.parser.parse("~/x") == "/home/me/x"
-        except Exception:
-            pass
-        return False
-
-    monkeypatch.setenv("HOME", "/home/me")
-    found = {}
-    for module in [f"scaling.{name}" for name in commands()] + ["tpu.preflight"]:
-        taken = importlib.import_module(module).main.flags()
-        found[module] = sorted(name for name in taken if takes_paths(taken[name]))
-    assert found == {
-        "scaling.convert": ["checkpoint", "input", "output", "rows"],
-        "scaling.coordcheck": ["output"],
-        "scaling.describe": ["against", "checkpoint"],
-        "scaling.efficiency": ["checkpoint", "output"],
-        "scaling.features": ["checkpoint", "input", "labels", "output"],
-        "scaling.finetune": ["checkpoint", "workdir"],
-        "scaling.laws": ["figure", "json"],
-        "scaling.predict": ["checkpoint", "input", "output", "pictures", "truth"],
-        "scaling.prune": ["checkpoint", "json", "output"],
-        "scaling.similarity": ["checkpoint", "other", "output"],
-        "scaling.prepare": ["output"],
-        "scaling.probe": ["checkpoint"],
-        "scaling.report": ["output"],
-        "scaling.reproduce": ["output", "weights"],
-        "scaling.search": ["checkpoint", "json", "output"],
-        "scaling.score": ["images", "json", "predictions", "truth"],
-        "scaling.slim": ["checkpoint", "output"],
-        "scaling.sweep": ["workdir"],
-        "scaling.train": ["init_from", "workdir"],
-        "tpu.preflight": ["json", "table"],
-    }
-
-
 def test_the_code_of_main_is_that_of_the_command(within):
     assert with_main("return 143").returncode == within("return 143").returncode == 143
     assert with_main("return None").returncode == within("return None").returncode == 0
@@ -378,12 +194,6 @@ def test_a_wrong_flag_is_one_line_and_code_2(within, flag, message):
     done = within("return 0", flag)
     assert error_of(done, 2) == message
     assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(("old", "new"), [("width", "width_ratio"), ("slim", "mode")])
-def test_a_flag_that_was_called_otherwise_says_so(old, new):
-    done = call(command("features", checkpoint="somewhere", input="x.npy", output="y.npy", **{old: 0.5}))
-    assert error_of(done, 2) == f"--{old} is now called --{new}; use that"
 
 
 MODULES = [*(f"scaling.{name}" for name in commands()), "tpu.preflight", "tpu.launch"]
