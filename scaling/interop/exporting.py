@@ -22,8 +22,8 @@ from scaling.core.files import whole_file, write_whole
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.origin import origin
 from scaling.interop.families import FAMILIES
-from scaling.interop.family import DECODER_POSITIONS, LEARNED, POSITIONS
 from scaling.interop.mapping import Arrays, Place, part_of, torch_order
+from scaling.interop.positions import DECODER_POSITIONS, LEARNED, POSITIONS
 from scaling.models.config import ViTConfig
 from scaling.models.vit import POOLS, ViT, abstract_vit, position_embedding
 

@@ -5,23 +5,27 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.mapping import Arrays, KeyTable, Place, expression
+from scaling.interop.positions import (
+    DECODER_POSITIONS,
+    LEARNED,
+    POSITIONS,
+    grid_of_frames,
+    is_computed,
+    resized_positions,
+    separate_positions,
+    square_grid,
+    without_fixed_positions,
+)
 from scaling.interop.settings import Settings
 from scaling.models.mae import MAEConfig
-from scaling.models.positions import resample_positions, sincos_2d, sincos_2d_rows
 from scaling.models.stems.channels import HEADS as CHANNEL_HEADS
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # of red, green and blue from 0 to 255 (torchvision)
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}  # heads of plain ViTs by width
-
-# Destinations that are not parameters in our tree: positions go into the class token and the position embedding, or are
-# fixed.
-POSITIONS, DECODER_POSITIONS = Place("encoder/positions"), Place("decoder/positions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +143,7 @@ class Family:
         stored, grid = self.key(arrays, POSITIONS.path) is not None, self._grid(arrays, c, settings)
         arrays = self._with_positions(arrays, c, grid)
         position = "learned" if LEARNED in arrays else "sincos"
-        fixed = LEARNED in arrays and (self.fixed_positions or _is_computed(arrays[LEARNED]))
+        fixed = LEARNED in arrays and (self.fixed_positions or is_computed(arrays[LEARNED]))
         c = dataclasses.replace(c, position=position, fixed_positions=fixed, image_size=grid * c.patch_size)
         decoder = self.key(arrays, "decoder/embed/kernel")
         if decoder:
@@ -151,10 +155,12 @@ class Family:
                 mask_ratio=settings.share("mask_ratio", c.mask_ratio),
                 normalize_targets=settings.flag("norm_pix_loss", c.normalize_targets),
             )
-            arrays = self._without_decoder_positions(arrays, grid, c.decoder_width)
+            if key := self.key(arrays, DECODER_POSITIONS.path):
+                arrays = without_fixed_positions(arrays, key, grid, c.decoder_width)
         settings.compare(c, decoder is not None, biased, stored)
         if given.image_size and given.image_size != c.image_size:
-            return self._resized(c, arrays, given)
+            arrays = resized_positions(arrays, given.grid(c.patch_size), self.antialias)
+            c = dataclasses.replace(c, image_size=given.image_size)
         return c, arrays
 
     def _encoder(self, arrays: Arrays, settings: Settings) -> MAEConfig:
@@ -206,86 +212,13 @@ class Family:
         if positions is None:
             raise UserError("--input: the file has no position embeddings; give another one, or its --from")
         if self.image_size:
-            return self._grid_of_frames(positions, arrays[positions], c, settings)
-        count = arrays[positions].size // c.width // c.groups
-        own = c.class_token and positions != LEARNED
-        counts = [own] if own and not self.bare_positions else [0, own]  # of the class token
-        grid = next((g for extra in counts if (g := math.isqrt(count - extra)) ** 2 == count - extra), 0)
-        if not grid:
-            beside = " beside that of the class token" if counts == [1] else ""
-            raise UserError(
-                f"{positions}: has {count} positions, which is not a square number{beside}; give those of square images"
-            )
-        return grid
-
-    def _grid_of_frames(self, key: str, positions: np.ndarray, c: MAEConfig, settings: Settings) -> int:
-        """The side of the grid if the file has positions of several frames: three eighths of the width encode the
-        column, as many the row, and the rest the frame.
-        """
-        size = settings.count("image_size") or self.image_size
-        grid, left = divmod(size, c.patch_size)
-        table = np.asarray(positions, np.float32).reshape(-1, c.width)[c.class_token :]
-        whole = grid > 0 and left == 0 and len(table) > 0 and len(table) % grid**2 == 0
-        if whole:
-            places = table.reshape(-1, grid, grid, c.width)
-            column, row = (places[..., i * c.width // 8 : (i + 3) * c.width // 8] for i in (0, 3))
-            whole = np.allclose(column, column[:1, :1], atol=1e-4) and np.allclose(row, row[:1, :, :1], atol=1e-4)
-        if not whole:
-            raise UserError(
-                f"{key}: has {len(table)} positions, which are not those of whole frames of {size} pixels ({grid**2} "
-                f'each); write the size of the images into a config.json beside the file: {{"img_size": …}}'
-            )
-        return grid
+            return grid_of_frames(positions, arrays[positions], c, settings.count("image_size") or self.image_size)
+        return square_grid(positions, arrays[positions], c, self.bare_positions)
 
     def _with_positions(self, arrays: Arrays, c: MAEConfig, grid: int) -> Arrays:
-        """The arrays with the class token's position added to that token, and the others under LEARNED unless they are
-        the fixed ones."""
         key = self.key(arrays, POSITIONS.path)
-        if key is None:
-            return arrays
-        table = np.asarray(arrays[key], np.float32).reshape(-1, c.width)
-        arrays = {name: x for name, x in arrays.items() if name != key}
-        if c.class_token and len(table) > grid**2:
-            token = self.key(arrays, "encoder/cls/token") or ""
-            arrays[token] = np.asarray(arrays[token], np.float32).reshape(c.width) + table[0]
-            table = table[1:]
-        table = table[: grid**2]
-        if np.allclose(table, sincos_2d(grid, grid, c.width), atol=1e-6):
-            return arrays
-        return arrays | {LEARNED: table}
-
-    def _resized(self, c: MAEConfig, arrays: Arrays, given: Acquisition) -> tuple[MAEConfig, Arrays]:
-        """The same encoder for images of another size."""
-        grid = given.grid(c.patch_size)
-        if LEARNED in arrays:
-            old = math.isqrt(len(arrays[LEARNED]))
-            table = resample_positions(arrays[LEARNED], (old, old), (grid, grid), self.antialias)
-            arrays = arrays | {LEARNED: table}
-        return dataclasses.replace(c, image_size=given.image_size), arrays
-
-    def _without_decoder_positions(self, arrays: Arrays, grid: int, width: int) -> Arrays:
-        key = self.key(arrays, DECODER_POSITIONS.path)
-        if key is None:
-            return arrays
-        table = np.asarray(arrays[key], np.float32).reshape(-1, width)[-(grid**2) :]
-        if not np.allclose(table, sincos_2d(grid, grid, width), atol=1e-6):
-            raise UserError(
-                f"{key}: must be the fixed sin-cos embedding that the decoder has here; take the encoder alone"
-            )
-        return {name: x for name, x in arrays.items() if name != key}
-
-
-def _is_computed(table: np.ndarray) -> bool:
-    """Whether position embeddings are sin-cos ones with rows before columns, as in facebookresearch/moco-v3; files of
-    that code do not always state it.
-    """
-    grid, width = math.isqrt(len(table)), table.shape[1]
-    if grid**2 != len(table) or width % 4:
-        return False
-    return np.allclose(table, sincos_2d_rows(grid, grid, width), atol=1e-6)
-
-
-LEARNED = "position embeddings without the class token's"  # of all groups, concatenated
+        token = self.key(arrays, "encoder/cls/token") if c.class_token else None
+        return arrays if key is None else separate_positions(arrays, key, token, grid, c.width)
 
 
 def timm_block(source: str, ours: str) -> dict[str, Place]:

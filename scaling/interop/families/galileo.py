@@ -11,8 +11,9 @@ import numpy as np
 from scaling.core.errors import UserError
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.families.grouped import group_table, split_attention_table, spread
-from scaling.interop.family import LEARNED, Family, timm_block
+from scaling.interop.family import Family, timm_block
 from scaling.interop.mapping import Arrays, Place
+from scaling.interop.positions import LEARNED
 from scaling.models.resampling import resize_kernel
 
 GROUPS = {

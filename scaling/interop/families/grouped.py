@@ -8,8 +8,9 @@ danfenghong/IEEE_TPAMI_SpectralGPT.
 import numpy as np
 
 from scaling.interop.acquisition import Acquisition
-from scaling.interop.family import LEARNED, Family, plain_table, timm_block
+from scaling.interop.family import Family, plain_table, timm_block
 from scaling.interop.mapping import Arrays, Place
+from scaling.interop.positions import LEARNED
 
 _L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 _SATMAE_GROUPS = ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9))  # among its ten bands

@@ -12,9 +12,10 @@ import numpy as np
 
 from scaling.interop import generators
 from scaling.interop.acquisition import Acquisition
-from scaling.interop.family import LEARNED, Family, plain_table, timm_block
+from scaling.interop.family import Family, plain_table, timm_block
 from scaling.interop.generators import WIDTH, as_convolution, fourier, generate, without
 from scaling.interop.mapping import Arrays, Place
+from scaling.interop.positions import LEARNED
 
 _WEIGHT, _BIAS = "patch_embed.proj.weight", "patch_embed.proj.bias"
 

@@ -5,8 +5,9 @@ import math
 import numpy as np
 
 from scaling.interop.acquisition import Acquisition
-from scaling.interop.family import LEARNED, Family, plain_table, timm_block
+from scaling.interop.family import Family, plain_table, timm_block
 from scaling.interop.mapping import Arrays
+from scaling.interop.positions import LEARNED
 from scaling.models.positions import sincos_2d
 
 

@@ -4,8 +4,9 @@ Base and large have SwiGLU and no biases, tiny and small GELU and biases; LayerN
 the modality is added to every patch and becomes the bias of the patch embedding. Statistics: terratorch 1.2.11.
 """
 
-from scaling.interop.family import LEARNED, POSITIONS, Family, timm_block
+from scaling.interop.family import Family, timm_block
 from scaling.interop.mapping import Place
+from scaling.interop.positions import LEARNED, POSITIONS
 
 # modality: its key in the file, and mean and deviation of every band in the units of the images
 MODALITIES = {
