@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from scaling.analysis.laws.columns import mixed
+from scaling.analysis.laws.pooling import mixed
 from scaling.core.errors import TrainingError, UserError
 from scaling.data.config import DataConfig
 from scaling.encoders import controls

@@ -10,20 +10,10 @@ import polars as pl
 
 from scaling.analysis.frames.expressions import keep, made, plain_field, with_columns
 from scaling.analysis.frames.reading import ORIGIN, Frame, as_numbers, together
-from scaling.analysis.laws.columns import (
-    DERIVED,
-    Derived,
-    LawData,
-    best,
-    choose,
-    colours,
-    distinct,
-    law_data,
-    mixed,
-    table,
-    wanted,
-)
+from scaling.analysis.laws.columns import DERIVED, Derived, LawData, colours, law_data, table
 from scaling.analysis.laws.envelope import envelope
+from scaling.analysis.laws.filtering import best, choose, distinct, wanted
+from scaling.analysis.laws.pooling import mixed
 from scaling.core.config import nearest
 from scaling.core.errors import UserError
 from scaling.core.rows import Row

@@ -5,143 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from scaling.analysis.laws.columns import best, choose, colours, distinct, mixed, number, rising, table, wanted
+from scaling.analysis.laws.columns import colours, number, rising, table
 from scaling.core.errors import UserError
+from tests.analysis.laws.rows import ROWS
 from tests.rows import ROW
-
-ROWS = [
-    dataclasses.replace(ROW, metric="loss", params=n, seed=s, value=v, train_flops=10**15)
-    for n, s, v in ((10, 0, 0.9), (10, 1, 0.8), (20, 0, 0.5), (40, 0, -0.1))
-]
-
-
-def test_rows_are_chosen_by_their_fields_and_metric():
-    assert choose(ROWS, {"params": ["10"], "seed": ["0"]}, "loss") == ROWS[:1]
-    assert choose(ROWS, {"compute": ["1"]}, "loss") == ROWS  # a number however it is written
-
-
-def test_a_field_wanted_twice_may_have_either_value():
-    where = wanted(["params=10", "seed=0", "params=40"])
-    assert where == {"params": ["10", "40"], "seed": ["0"]}
-    assert choose(ROWS, where, "loss") == [ROWS[0], ROWS[3]]
-    with pytest.raises(UserError, match="--where=params: must be a field and a value"):
-        wanted(["params"])
-
-
-def test_a_number_that_is_there_twice_counts_once():
-    elsewhere = dataclasses.replace(ROWS[0], device="8 x TPU v5p")
-    for rows in ([*ROWS, *ROWS, elsewhere], [elsewhere, *ROWS[::-1], *ROWS]):
-        assert distinct(rows) == (
-            ROWS,
-            ["5 duplicate rows are ignored, equal in value too; a repetition needs its own seed"],
-        )
-
-
-def test_other_numbers_of_the_same_are_repetitions_in_whatever_order_they_come():
-    again = [dataclasses.replace(ROWS[0], value=v) for v in (0.91, None, float("nan"))]
-    for rows in ([*ROWS, *again, *again], [*again, *again, *ROWS[::-1]]):
-        kept, said = distinct(rows)
-        assert kept == [ROWS[0], again[0], *ROWS[1:]]
-        assert said == [
-            "5 duplicate rows are ignored, equal in value too; a repetition needs its own seed",
-            "2 rows measure what others do and differ in value, and are kept as repetitions: "
-            "'width' of params=10, samples_seen=0, seed=0 is 0.9 and 0.91",
-        ]
-    assert distinct(again[1:])[0] == again[1:2]  # none has a number
-
-
-RATES = [
-    dataclasses.replace(ROW, metric="loss", params=n, seed=s, base_lr=lr, value=v, model=f"w{n}_lr{lr:g}_seed{s}")
-    for n, lr, s, v in (
-        (10, 0.1, 0, 0.5), (10, 0.1, 1, 0.7), (10, 0.2, 0, 0.4), (10, 0.2, 1, 0.9), (20, 0.1, 0, 0.4),
-        (20, 0.2, 0, 0.3), (20, 0.2, 1, 0.3), (20, 0.4, 0, float("nan")), (20, 0.8, 0, None),
-    )
-]  # fmt: skip
-
-
-def test_the_best_of_a_field_is_that_of_the_mean_over_seeds():
-    assert [(row.params, row.base_lr, row.seed) for row in best(RATES, "base_lr", error=False)] == [
-        (10, 0.1, 0), (10, 0.1, 1), (20, 0.2, 0), (20, 0.2, 1),
-    ]  # fmt: skip
-    scores = [row for row in RATES if row.params == 10]
-    assert [row.base_lr for row in best(scores, "base_lr", error=True)] == [0.2, 0.2]
-    with pytest.raises(UserError, match="base_rl is not a field of the rows; did you mean base_lr"):
-        best(RATES, "base_rl", error=False)
-
-
-def test_the_best_step_is_that_of_each_run():
-    rows = [
-        dataclasses.replace(ROWS[0], step=s, samples_seen=8 * s, train_flops=99 * s, value=v, config_hash=run, mlp=mlp)
-        for run, mlp in (("a", 1), ("b", 2))
-        for s, v in ((1, 0.9), (2, 0.5), (3, 0.6))
-    ]
-    assert [(row.mlp, row.step) for row in best(rows, "step", error=False)] == [(1, 2), (2, 2)]
-    assert mixed(rows, ["params"]) == [
-        "one law for rows of different step of the same config_hash (1, 2, 3): --best=step takes the best, "
-        "--where=step=… keeps one"
-    ]
-
-
-def test_learning_rates_are_pooled_where_the_inputs_are_the_same():
-    assert mixed(RATES, ["params"]) == [
-        "one law for rows of different base_lr at the same inputs (0.1, 0.2): --best=base_lr takes the best, "
-        "--where=base_lr=… keeps one"
-    ]
-    assert [line for line in mixed(RATES, ["base_lr"]) if "base_lr" in line] == []
-    assert mixed([row for row in RATES if row.params == 10], ["base_lr"]) == []
-    assert mixed([RATES[0], RATES[5]], ["params"]) == []  # a rate for each size
-    assert mixed(best(RATES, "base_lr", error=False), ["params"]) == []
-
-
-def test_rows_of_different_quantities_are_said_to_be_mixed():
-    assert mixed(ROWS) == []
-    others = [dataclasses.replace(ROWS[0], parametrization=name, probe="knn") for name in "abcd"]
-    assert mixed([*ROWS, *others]) == [
-        "one law for rows of different parametrization ('', 'a', 'b', …): --where=parametrization=… keeps one",
-        "one law for rows of different probe ('', 'knn'): --where=probe=… keeps one",
-    ]
-
-
-def _with(**changes):
-    return dataclasses.replace(ROWS[0], **changes)
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ([_with(), _with(study="depth", params=20)], "study ('depth', 'width'): --where=study=… keeps one"),
-        (
-            [_with(), _with(samples_seen=9)],
-            "samples_seen at the same inputs (0, 9): make it an --x too, or --where=samples_seen=… keeps one",
-        ),
-        (
-            [_with(images=5), _with(images=7)],
-            "images at the same inputs (5, 7): make it an --x too, or --where=images=… keeps one",
-        ),
-        (
-            [_with(compute=0.5, mode="inner"), _with(compute=0.3, mode="token", params=5)],
-            "mode ('inner', 'token'): --where=mode=… keeps one",
-        ),
-        (
-            [_with(compute=0.5, model="a"), _with(compute=0.5, model="b", params=5)],
-            "model ('a', 'b'): --where=model=… keeps one",
-        ),
-    ],
-)
-def test_rows_of_different_experiments_lengths_data_and_cuts_are_said_to_be_mixed(rows, said):
-    assert mixed(rows, ["params"]) == [f"one law for rows of different {said}"]
-
-
-def test_sizes_that_grow_with_the_inputs_and_the_whole_encoder_are_not_mixed():
-    grown = [_with(params=n, samples_seen=20 * n, images=n) for n in (10, 20)]
-    assert mixed(grown, ["params"]) == mixed([_with(), _with(samples_seen=9)], ["params", "samples_seen"]) == []
-    cuts = [_with(), *(_with(compute=c, mode="inner", ordering="svd", recovery="ridge") for c in (0.1, 0.5))]
-    assert mixed(cuts, ["compute"]) == []
-    lengths = mixed([_with(params=n, samples_seen=9) for n in (10, 20)], ["samples_seen"])
-    assert lengths == [
-        "one law for rows of different params at the same inputs (10, 20): make it an --x too, or --where=params=… "
-        "keeps one"
-    ]
 
 
 def test_values_that_no_law_can_have_are_left_out_and_counted():
@@ -188,22 +55,6 @@ def test_scores_are_told_by_growing():
 
 def test_core_days_follow_from_operations():
     assert number(ROWS[0], "core_days") == pytest.approx(1e15 / (0.4 * 61.5e12 * 86400))
-
-
-@pytest.mark.parametrize(
-    ("where", "metric", "message"),
-    [
-        ({}, "accuracy", "no row has --y=accuracy; the metrics are loss"),
-        ({"dataset": ["none"]}, "loss", "--where=dataset=none: no row has it; dataset is one of: 'scenes'$"),
-        ({"params": ["10", "11"]}, "loss", "--where=params=11: no row has it; params is one of: 10, 20, 40$"),
-        ({"low": ["0.1"]}, "loss", "--where=low=0.1: no row has it; low is one of: None$"),
-        ({"params": ["40"], "seed": ["1"]}, "loss", "no row has all of --where=params=40 --where=seed=1"),
-        ({"parms": ["1"]}, "loss", r"parms is not a field of the rows; did you mean params\?"),
-    ],
-)
-def test_no_such_row(where, metric, message):
-    with pytest.raises(UserError, match=message):
-        choose(ROWS, where, metric)
 
 
 def test_a_word_is_no_number():

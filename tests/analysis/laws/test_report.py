@@ -5,8 +5,8 @@ import pytest
 
 from scaling.analysis.laws import report
 from scaling.analysis.laws.allocation import allocate
-from scaling.analysis.laws.columns import choose
 from scaling.analysis.laws.diagnostics import against_simpler
+from scaling.analysis.laws.filtering import choose
 from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.report import law
 from scaling.analysis.laws.variation import undetermined
