@@ -16,7 +16,8 @@ from scaling.core.paths import user_path
 from scaling.data.labels import check_rows
 from scaling.encoders import pruned, slimmed
 from scaling.encoders.calibration import BATCH, check_varied, images_used
-from scaling.encoders.encoder import Encoder, as_array
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.images import as_array
 from scaling.encoders.loading import load_encoder
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split, gathered

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scaling.api.checks import checked
 from scaling.core.errors import UserError
 from scaling.core.paths import user_path
-from scaling.encoders.encoder import as_array
+from scaling.encoders.images import as_array
 from scaling.objectives import TASKS
 from scaling.tasks.base import TaskConfig
 from scaling.tasks.classification_run import ClassificationRun, ImageArrays, Unlabelled, chosen, files_of, in_order

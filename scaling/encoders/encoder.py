@@ -3,10 +3,8 @@
 import dataclasses
 import functools
 import hashlib
-import logging
 import math
 import numbers
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -20,7 +18,7 @@ from scaling.core.errors import UserError
 from scaling.core.paths import check_folder, user_path
 from scaling.core.rows import config_hash, provenance
 from scaling.core.wording import for_python
-from scaling.data.arrays import check_finite, normalise, not_normalised, other_units
+from scaling.encoders.images import as_array, check_floats, check_normalised, check_pixels, normalised_pixels
 from scaling.encoders.writing import write_parameters
 from scaling.models.config import ViTConfig
 from scaling.models.variants import Architecture, explicit_attention
@@ -29,8 +27,6 @@ from scaling.parallel.batches import split_batch, whole
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
 from scaling.training.config import RunConfig
 from scaling.training.stored_config import KEPT, CutConfig, ImportConfig, KeptConfig, objective_of
-
-log = logging.getLogger(__name__)
 
 BATCH = 128  # images per batch, over all devices
 
@@ -195,61 +191,19 @@ class Encoder:
 
     def check(self, images: np.ndarray) -> None:
         """Raises UserError for images that the encoder does not take."""
-        self._check_shape(images)
-        if not np.issubdtype(images.dtype, np.floating):
-            raise UserError(f"images of {images.dtype}: give normalised floats; encoder.normalise(pixels) makes them")
-        check_finite(images)
+        check_floats(images, self.config)
 
     def check_normalised(self, images: np.ndarray, where: str = "images") -> None:
         """Raises UserError for images [N, h, w, C] that are said to be normalised and that the encoder does not take,
         or that are certainly not normalised; logs a warning if they perhaps are not.
         """
-        self.check(images)
-        found, is_certain = not_normalised(images, self.train.data.mean, self.train.data.std)
-        if is_certain:
-            raise UserError(f"{where}: {found}")
-        if found:
-            log.warning(f"{where}: {found}")
-
-    def _check_shape(self, images: np.ndarray) -> None:
-        c = self.config
-        expected = (*c.image_shape, c.bands)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            takes = ", ".join(map(str, expected))
-            if images.shape == expected:
-                advice = "; one image is image[None]"
-            elif images.ndim == 4 and images.shape[1:] == (c.bands, *c.image_shape):
-                advice = "; bands are the last axis: give np.moveaxis(images, 1, -1)"
-            elif images.ndim == 4 and images.shape[-1] == c.bands:
-                advice = "; resize them, as scaling.features does with images in files"
-            else:
-                advice = ""
-            raise UserError(f"images of shape {list(images.shape)}, but the encoder takes [N, {takes}]{advice}")
+        check_normalised(images, self.config, self.train.data, where)
 
     def check_pixels(self, pixels: np.ndarray) -> None:
         """Raises UserError for pixels [N, h, w, C] that the encoder does not take, see `features`; logs a warning if
         they may be in other units.
         """
-        self._check_shape(pixels)
-        if not (np.issubdtype(pixels.dtype, np.number) or pixels.dtype == bool) or np.iscomplexobj(pixels):
-            raise UserError(f"images of {pixels.dtype}: pixels must be real numbers")
-        data = self.train.data
-        if not data.mean:
-            raise UserError(
-                "the checkpoint does not say how its images are normalised: normalise them as its authors did and call "
-                "features(images, normalised=True)"
-            )
-        check_finite(pixels)
-        found, is_certain = other_units(pixels, data.mean, data.std)
-        fractions = ", fractions times 255" if max(data.mean) <= 255 else ""
-        said = (
-            f"{found}; give pixels in the units of the training data{fractions}; normalised=True is for images that "
-            "are already normalised, as by encoder.normalise"
-        )
-        if is_certain:
-            raise UserError(said)
-        if found:
-            log.warning(said)
+        check_pixels(pixels, self.config, self.train.data)
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """Pixels [..., C] of any dtype in the units of the training data -> normalised float32, as `features` takes
@@ -258,32 +212,7 @@ class Encoder:
         Raises:
           UserError: an imported checkpoint without normalisation, another number of bands, or NaN or infinity.
         """
-        images = as_array(images)
-        data = self.train.data
-        if not data.mean:
-            raise UserError("the checkpoint does not say how its images are normalised; give mean and std, or .npy")
-        if np.shape(images)[-1:] != (len(data.mean),):
-            raise UserError(
-                f"images of shape {list(np.shape(images))}: the last axis must be the {len(data.mean)} bands"
-            )
-        check_finite(images)
-        return normalise(images, data.mean, data.std)
-
-
-def as_array(images: Any) -> np.ndarray:
-    """Images as an array; raises UserError for a path instead of images, or for masked pixels."""
-    if isinstance(images, str | os.PathLike):
-        raise UserError(f"images={images}: must be an array; scaling.features(encoder, source) reads images in files")
-    if np.ma.is_masked(images):
-        raise UserError(
-            f"images: {np.ma.count_masked(images):,} values are masked; replace them with images.filled(value)"
-        )
-    try:
-        return np.asarray(images)
-    except ValueError as e:
-        raise UserError(
-            "images: they have different shapes; resize them to the same shape, as scaling.features does"
-        ) from e
+        return normalised_pixels(images, self.train.data)
 
 
 def finite(features: np.ndarray) -> np.ndarray:

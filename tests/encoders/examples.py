@@ -1,4 +1,6 @@
-"""Encoders that need no training."""
+"""Encoders that need no training, and images for them."""
+
+import numpy as np
 
 from scaling.data.config import DataConfig
 from scaling.encoders.controls import random_weights
@@ -19,3 +21,14 @@ def blank_encoder(data: DataConfig | None = None, **fields) -> Encoder:
 def small_encoder(**fields) -> Encoder:
     """The same with its first weights."""
     return random_weights(blank_encoder(**fields))
+
+
+def images(n, seed=0):
+    """Normalised images."""
+    return np.random.default_rng(seed).normal(size=(n, 16, 16, 3))
+
+
+def pixels_of(n, dtype=np.uint8, scale=1.0):
+    """Colours around the mean and deviation of `small_encoder`, 100 and 50, in another unit."""
+    x = np.random.default_rng(0).normal(100, 50, (n, 16, 16, 3)).clip(0, 255)
+    return (x * scale).astype(dtype)
