@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from scaling.api.encoders import Features, features, load, probe, prune, slim
+    from scaling.api.cuts import prune, slim
+    from scaling.api.encoders import Features, features, load, probe
     from scaling.api.predictions import Predicted, predict
     from scaling.api.runs import finetune, pretrain
     from scaling.api.searches import search
@@ -44,7 +45,8 @@ __all__ = [
 ]
 
 # The module of each name, imported on first use (PEP 562): the import takes seconds.
-_PLACES = dict.fromkeys(("Features", "features", "load", "probe", "prune", "slim"), "scaling.api.encoders")
+_PLACES = dict.fromkeys(("Features", "features", "load", "probe"), "scaling.api.encoders")
+_PLACES |= dict.fromkeys(("prune", "slim"), "scaling.api.cuts")
 _PLACES |= dict.fromkeys(("finetune", "pretrain"), "scaling.api.runs")
 _PLACES |= dict.fromkeys(("Predicted", "predict"), "scaling.api.predictions")
 _PLACES |= {"fit_law": "scaling.studies.laws", "search": "scaling.api.searches", "Encoder": "scaling.encoders.encoder"}

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Source = str | os.PathLike[str]  # spec of a source, or path of a folder
 
 
 class _Need(NamedTuple):
@@ -91,7 +92,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return checking
 
 
-def source_of(source: str | os.PathLike[str]) -> str:
+def source_of(source: Source) -> str:
     """The spec of a source; a path becomes that of a folder of images, as does text that is the path of a folder. A
     folder with the name of a source is not meant, which is logged.
     """

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from numpy.typing import ArrayLike
 
-from scaling.api.checks import checked
+from scaling.api.checks import Source, checked
 from scaling.core.errors import UserError
 from scaling.core.paths import user_path
 from scaling.encoders.images import as_array
@@ -43,7 +43,7 @@ class Predicted(NamedTuple):
 @checked
 def predict(
     path: epath.PathLike | Finetuned,
-    images: ArrayLike | str | os.PathLike[str],
+    images: ArrayLike | Source,
     step: int | None = None,
     *,
     bands: Sequence[int | str] = (),

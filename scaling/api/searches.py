@@ -1,11 +1,10 @@
 """A search for the depth and the widths of an encoder."""
 
-import os
 from typing import Any
 
 from etils import epath
 
-from scaling.api.checks import checked, source_of
+from scaling.api.checks import Source, checked, source_of
 from scaling.core.config import from_config_dict
 from scaling.core.paths import check_folder, user_path
 from scaling.encoders.encoder import Encoder
@@ -22,7 +21,7 @@ def search(
     encoder: Encoder,
     budget: str,
     output: epath.PathLike,
-    source: str | os.PathLike[str],
+    source: Source,
     split: str = "train",
     limit: int = 512,
     **c: Any,
