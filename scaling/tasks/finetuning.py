@@ -17,15 +17,9 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.paths import BEST, check_folder
-from scaling.data.config import check_source, open_sources
-from scaling.data.labels import check_labels, check_masks
-from scaling.data.sources.base import Source
 from scaling.data.sources.default_splits import default_splits
-from scaling.data.sources.registry import open_source, same_source
-from scaling.data.sources.united import apart
 from scaling.data.spot_checks import beyond_eight_bits, few_pixels, in_other_units
 from scaling.data.statistics import band_statistics
-from scaling.data.targets import Boxes, Masks
 from scaling.encoders.bands import bands_of, training_dtype
 from scaling.encoders.encoder import Encoder
 from scaling.models.vit import abstract_vit, at_image_size, with_relative_positions
@@ -36,9 +30,10 @@ from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.tasks.anchored import warn_of_unreached
 from scaling.tasks.base import Scores, Task, TaskConfig
 from scaling.tasks.classification_run import CLASSES, write_classes
+from scaling.tasks.labelled_splits import check_splits, open_splits
 from scaling.tasks.objects import ObjectTest, tiling_of
 from scaling.tasks.pixels import PixelTest
-from scaling.tasks.resolving import check_targets, encoder_for, task_of, with_encoder
+from scaling.tasks.resolving import encoder_for, with_encoder
 from scaling.training.best import best_step
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped, Trained
@@ -127,27 +122,11 @@ class Finetuning:
         c = dataclasses.replace(c, data=dataclasses.replace(c.data, split=train), test_split=test)
         encoder = _adapted(encoder, c)
         self._params, self._beyond = encoder.params, ""
-        self.source, self.held_out = open_sources(c.data)
-        self.test = open_source(c.data.source, c.test_split)
-        if c.checkpoint.best and same_source(c.data.eval_source or c.data.source, c.data.source):
-            self._check_choice(c)
+        self.source, self.held_out, self.test = splits = open_splits(c)
         data, own = c.data, bool(c.data.mean)
         bands = bands_of(encoder, self.source, data.source, data.bands, statistics=own, option="data.bands")
         c = dataclasses.replace(c, data=dataclasses.replace(data, bands=bands))
-        self._spec, takes = data.source, task_of(c.task).takes
-        check_targets(self.source.info, c)
-        opened = (
-            *((self.source, (data.source, data.split)), (self.held_out, data.evaluated)),
-            (self.test, (data.source, c.test_split)),
-        )
-        for source, where in {id(each[0]): each for each in opened}.values():
-            check_source(source, encoder.config.bands, c.data, *where)
-            if "label" in takes:
-                check_labels(source, *where)
-            for name in takes:
-                self._check_target(source, name)
-            if Masks.name in takes:
-                check_masks(source, *where)
+        check_splits(splits, c, encoder.config.bands)
         self.config = self._resolved(encoder, c)
         self.config.check()
         if c.test_stride > min(encoder.config.image_shape):
@@ -159,31 +138,6 @@ class Finetuning:
             tiling_of(self.config, c.test_stride)
         if self._task.detections:
             warn_of_unreached(self.source, self.config)
-
-    def _check_choice(self, c: FinetuneConfig) -> None:
-        """Raises UserError where the images that the best step is chosen by may be among those of the test split."""
-        split = c.data.eval_split or c.data.split
-        if split == c.test_split or not apart({split: self.held_out, c.test_split: self.test}):
-            where = f"data.eval_split={split}:" if c.data.eval_split else f"data.split={split}: its held-out part"
-            raise UserError(
-                f"{where} may have images of test_split={c.test_split}, which checkpoint.best={c.checkpoint.best} must "
-                "not use to choose the best step; set data.eval_split to a split without test images"
-            )
-
-    def _check_target(self, source: Source, name: str) -> None:
-        """Raises UserError for a split that lacks a target, or whose classes differ from those of the training
-        split.
-        """
-        target = source.info.target(name)
-        least = 1 if name == Boxes.name else 2  # the background is a class of its own
-        if target and len(target.classes) == 1 < least:
-            raise UserError(
-                f"{self._spec}: all images have the same class, {target.classes[0]}; a score needs at least two classes"
-            )
-        if target is None or len(target.classes) < least or target != self.source.info.target(name):
-            raise UserError(
-                f"{self._spec} has splits without {name.removesuffix('s')}s, or with other classes than the training"
-            )
 
     def _resolved(self, encoder: Encoder, c: FinetuneConfig) -> FinetuneConfig:
         if c.encoder not in ("", encoder.identity):
