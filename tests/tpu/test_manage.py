@@ -54,14 +54,19 @@ class TestHours:
     def file(self, launcher):
         return launcher.folder / "bucket" / "bucket" / "run" / "spent.json"
 
-    def deleted(self, launcher, state="ACTIVE", noted=None, fault=()):
-        """The hours that are noted of one that was created 30 hours ago."""
+    def create(self, launcher, state):
+        """One that was created 30 hours ago."""
         launcher.plan(ALIVE, age=30)
         assert launcher.launch("create", *SLICE, "--spot", "--poll=0.01").returncode == 0
         resource = launcher.folder / "resource.json"
         found = json.loads(resource.read_text())
         found["tpu"]["nodeSpec"][0]["node"]["metadata"]["scaling-workdir"] = "gs://bucket/run/"  # as of `run`
         resource.write_text(json.dumps({**found, "states": [state]}))
+        return found
+
+    def deleted(self, launcher, state="ACTIVE", noted=None, fault=()):
+        """The hours that are noted of one."""
+        found = self.create(launcher, state)
         if noted is not None:
             self.file(launcher).parent.mkdir(parents=True)
             created = datetime.datetime.fromisoformat(found["made"]).timestamp()
@@ -76,6 +81,12 @@ class TestHours:
 
     def test_after_a_preemption_those_noted_stay(self, launcher):
         assert self.deleted(launcher, "SUSPENDED", noted=3.0) == 3.0
+
+    def test_a_request_that_waits_has_none_and_is_deleted_at_once(self, launcher):
+        self.create(launcher, "WAITING_FOR_RESOURCES")
+        assert launcher.launch("delete", *NAME, "--yes", "--poll=0.01").returncode == 0
+        assert sum("tpu-vm" in call for call in launcher.rows("calls")) == 1
+        assert not self.file(launcher).exists()
 
 
 def test_an_interrupted_request_is_not_forgotten(launcher):

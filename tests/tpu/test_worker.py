@@ -126,6 +126,12 @@ def test_a_start_after_which_nothing_runs_has_failed(home):
     assert home.bash(worker.STATE).stdout == "job: 0 137 first\n"
 
 
+def test_a_limit_is_not_told_where_there_is_no_job(home):
+    (home.folder / "scaling").rename(home.folder / "other")
+    assert home.bash(worker.limit(1.0)).returncode == 1
+    assert not (home.folder / "limit").exists()
+
+
 class TestAnotherUser:
     """Whoever connects from the machine of a colleague has another home directory, and the same chips."""
 

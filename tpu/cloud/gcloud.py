@@ -22,6 +22,7 @@ LIMIT = 120.0  # seconds that a query may take; one command to all workers may t
 MUCH = 1800.0
 PREPARED = 3600.0  # seconds in which granted capacity becomes a slice, before another place is asked after all
 ASKED = 3  # times that a query is given before its failure counts
+MISSED = "NOT_FOUND"  # in the error of a query for a resource that does not exist
 _GONE = 5.0  # seconds for a command that was killed
 
 
@@ -136,6 +137,15 @@ class Gcloud:
             return Node()
         return Node.of(found) if found else Node()
 
+    def created(self, target: SliceRequest) -> float:
+        """When the machines of a slice were created; 0 if there are none, or gcloud does not tell though it is asked
+        ASKED times.
+        """
+        code, out, _ = self.ask(target.describe_node(), lambda code, _, error: not code or MISSED in error)
+        with contextlib.suppress(ValueError):
+            return 0.0 if code else Node.of(json.loads(out)).created
+        return 0.0
+
     def listed(self, command: list[str]) -> list[dict[str, Any]]:
         """The resources that a `list` command finds.
 
@@ -177,7 +187,7 @@ class Gcloud:
         attempt = 0
         while True:
             code, out, error = self.read(command)
-            if self.dry or "NOT_FOUND" in error:
+            if self.dry or MISSED in error:
                 return None
             with contextlib.suppress(ValueError):
                 if code == 0:

@@ -112,11 +112,8 @@ def delete(flags: cli.Flags) -> None:
             f"--name={target.name}: is not in {options.in_zones(flags)}; `list` shows the slices of a zone, and "
             "--zones names others"
         )
-    workdir, created = found.about.get("workdir", "").rstrip("/"), 0.0
-    for left in reversed(range(ASKED if in_bucket(workdir) and not gcloud.dry else 0)):
-        if created := gcloud.node(target).created:
-            break
-        time.sleep(gcloud.poll if left else 0.0)
+    workdir = found.about.get("workdir", "").rstrip("/")
+    created = gcloud.created(target) if in_bucket(workdir) and not gcloud.dry else 0.0
     gcloud.run(target.delete())
     if created:
         _note_end(gcloud, workdir, created, found.state == READY)

@@ -30,17 +30,15 @@ class Policy:
     max_hours: float = 0.0
     spent: float = 0.0
 
-    def end(self, created: float) -> float:
-        """Time at which a slice created then reaches the limit, in seconds since 1970; 0 if there is none."""
-        return created + 3600 * (self.max_hours - self.spent) if self.max_hours else 0.0
-
     def until(self, created: float) -> float:
-        """The same.
+        """Time at which a slice created then reaches the limit, in seconds since 1970; 0 if there is none.
 
         Raises:
           OverError: it is past.
         """
-        if (end := self.end(created)) and end <= time.time():
+        if not self.max_hours:
+            return 0.0
+        if (end := created + 3600 * (self.max_hours - self.spent)) <= time.time():
             raise OverError(
                 f"the run has had its {self.max_hours:.1f} hours; raise --max_hours or --max_cost, which count all its "
                 "slices, to continue"

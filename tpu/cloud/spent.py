@@ -16,7 +16,7 @@ from tpu.cloud.keep import LATE, SOON
 
 FILE = "spent.json"
 EARLIER = 1  # stands for all slices that only the metadata of a later one tells of
-_NONE = re.compile(r"matched no objects|no object matched|not found|404", re.IGNORECASE)
+_NONE = re.compile(r"matched no objects|no object matched|not found: 404|HTTPError 404", re.IGNORECASE)
 
 
 class Spent:
@@ -43,9 +43,10 @@ class Spent:
             return
         try:
             found = json.loads(out)
-            self._hours = {int(at): None if hours is None else float(hours) for at, hours in found.items()}
-            if not all(0 <= hours < math.inf for hours in self._hours.values() if hours is not None):
+            hours = {int(at): None if each is None else float(each) for at, each in found.items()}
+            if not all(0 <= each < math.inf for each in hours.values() if each is not None):
                 raise ValueError(found)
+            self._hours = hours
         except (ValueError, AttributeError, TypeError) as e:
             raise UserError(
                 f"{self._workdir}/{FILE}: must have the hours of each slice by its creation time; mend or delete it"
@@ -71,8 +72,8 @@ class Spent:
         return sum(hours for created, hours in self._hours.items() if hours is not None and created != round(but))
 
     def lasts(self, created: float) -> None:
-        """Notes a slice that exists."""
-        if created and round(created) not in self._hours:
+        """Notes a slice that exists: it has no hours yet, whatever was noted when its deletion began."""
+        if created and self._hours.get(round(created), 0.0) is not None:
             self._keep(created, None)
 
     def lasted(self, created: float, end: float) -> None:
@@ -83,8 +84,16 @@ class Spent:
         """Notes a slice that was deleted now; `lived`: whether until then. For UserError see `last_sign`."""
         if lived:
             self.lasted(created, time.time())
-        elif self._hours.get(round(created)) is None:
-            self.lasted(created, self.last_sign(created))
+        else:
+            self.lost(created)
+
+    def lost(self, created: float, seen: float = 0.0) -> None:
+        """Notes a slice that ended while nobody was looking, after it was last `seen`, unless another `run` has. For
+        UserError see `last_sign`.
+        """
+        self.read()
+        if self._hours.get(round(created)) is None:
+            self.lasted(created, max(self.last_sign(created), seen))
 
     def settle(self, living: float, lost: float, noted: float) -> None:
         """Ends all slices that ended while no `run` was looking, with their last sign of life.
@@ -116,7 +125,7 @@ class Spent:
         Raises:
           UserError: the bucket does not tell.
         """
-        later = sorted(key for key in self._hours if key > created)  # slices after it have logs of their own
+        later = sorted(key for key in self._hours if key > round(created))  # slices after it have logs of their own
         starts = [name for name in self.starts(created) if not (later and started_since(name, later[0]))]
         out = (starts and self._read("ls", "--long", f"{self._workdir}/logs/{max(starts)}/")) or ""
         times = re.findall(r"^\s*\d+\s+(\d{4}-\S+Z)\s", out, re.MULTILINE)

@@ -48,7 +48,7 @@ STOP = (
     "while [ ! -f exit_code ]; do sleep 1; done; "
     'echo "ended with code $(cat exit_code)"'
 )
-_MINE = f"cd scaling && {_ONLY_OURS}"
+_MINE = f"cd scaling || exit 1; {_ONLY_OURS}"
 SHOW = f"{_MINE}; sed 's/^/job.sh: /' job.sh"
 LIMIT = f"{_MINE}; echo limit: $(cat limit)"
 # The session of an earlier job: a data worker, a python whose shell was killed, a keeper that will delete the slice.
