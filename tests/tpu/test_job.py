@@ -51,11 +51,14 @@ class TestConnections:
         job, text = job_on(cloud, ALIVE, target=FOUR_HOSTS), ending(0, after=60)
         cloud.plan(ALIVE, workers=3)
         job.start(text)
+        time.sleep(1.1)  # its name has seconds
         cloud.plan(ALIVE, workers=4)
         assert sorted(job.survey().values()) == ["none", "running", "running", "running"]
         job.start(text)
         assert list(job.survey().values()) == ["running"] * 4
         assert starts(cloud) == [1, 1, 1, 1]
+        names = {file.read_text() for file in cloud.folder.glob("workers/*/scaling/attempt")}
+        assert names == {f"{job.attempt}\n"}  # its logs are in one folder
 
     def test_another_run_starts_it_where_the_first_was_cut_off_before_it_did(self, cloud, archive):
         job, text = job_on(cloud, ALIVE, target=FOUR_HOSTS), ending(0, after=9)

@@ -70,10 +70,14 @@ class Capacity:
         job, looks, failures = self.job, 0, 0
         while True:
             found = self._wait()
+            if job.broken and found.state == READY and job.is_another(job.gcloud.node(job.target, patient=True)):
+                job.broken = ""  # another `run` has replaced it
             bad = job.broken and found.state == READY
             if found.state == READY and not bad:
                 self._refused = 0
                 return found
+            if found.state == MISSING and self._moved():
+                continue
             if found.final:
                 raise UserError(f"--name={job.target.name}: is {found}; mend that, then `delete` and `run`")
             if found.state == MISSING and not create:
@@ -93,6 +97,15 @@ class Capacity:
                     raise
                 say(f"{e}; trying again")
                 time.sleep(job.gcloud.poll)
+
+    def _moved(self) -> bool:
+        """Whether another `run` has requested the slice in another zone, which becomes that of the job's target."""
+        job, here = self.job, self.job.target
+        if job.gcloud.dry or len({place.zone for place in self.places}) == 1:
+            return False
+        moved = self.find().state in (READY, *WAITING)
+        job.target = dataclasses.replace(job.target, about=here.about) if moved else here
+        return moved
 
     def _wait(self) -> Found:
         """The queued resource, once it is neither waiting nor being removed, or has waited too long."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scaling.core.errors import UserError
 from tpu.cloud import worker
-from tpu.cloud.found import READY
+from tpu.cloud.found import READY, Node
 from tpu.cloud.gcloud import MUCH, Gcloud, end, reason, say
 from tpu.cloud.policy import SAVED, OverError
 from tpu.cloud.slices import SliceRequest
@@ -73,45 +73,59 @@ class Job:
 
     def start(self, script: str) -> None:
         """Starts job.sh on all workers on which it is not running; does not replace another running job."""
+        if not (self.started and self.attempt):  # else it is repeated on the workers that it has not reached
+            self.attempt = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         self.started, self.ended = True, False
-        self.attempt = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         self._on_all(self.target.ssh(worker.start(script, self.attempt, self.until)))
         self.told = True
 
     def keep_limit(self) -> None:
-        """Tells worker 0 the limit of a job that runs already, or that it has none any more."""
+        """Tells worker 0 the limit of a job that runs already, or that it has none any more. From one that is past, it
+        has its time to save.
+        """
+        self.until = self.until and max(self.until, time.time())
         code, _, error = self.gcloud.ask(self.target.ssh(worker.limit(self.until), "0"), lambda code, *_: not code)
         if not code:
             self.told = True
             return
         say(f"worker 0 could not be told the limit, and keeps the one that it has: {reason(code, error)}")
 
-    def in_time(self) -> None:
-        """Raises an OverError if the limit was reached before the job has started; later, worker 0 ends the job."""
+    def in_time(self, states: States | None = None) -> None:
+        """Checks the limit before the job has started; later, worker 0 ends the job.
+
+        Args:
+          states: of the workers; None to query them.
+
+        Raises:
+          OverError: it is reached, and no job is running.
+          UserError: one is running, and worker 0 does not tell its limit.
+        """
         if not self.until or self.started or time.time() <= self.until:
             return
-        if "running" in self.states().values() and self._takes_over():
-            return  # another `run` has started it while this machine slept
-        raise OverError("the run has had its time before its job could start; --max_hours or --max_cost gives more")
+        states = self.states() if states is None else states
+        if "running" in states.values():  # another `run` has started it while this machine slept: it saves at its limit
+            if self._takes_over() is None:
+                raise UserError(
+                    f"--name={self.target.name}: runs a job that another `run` has started, and does not tell its "
+                    "limit; `run` again follows it"
+                )
+        elif states:  # without an answer nothing is certain
+            raise OverError("the run has had its time before its job could start; --max_hours or --max_cost gives more")
 
-    def _long_over(self, running: bool) -> bool:
+    def _long_over(self) -> bool:
         """Whether the limit was reached so long ago that a job must have saved and ended."""
-        return bool(self.until) and time.time() > self.until + SAVED + LATE * (running or self.started)
+        return bool(self.until) and time.time() > self.until + SAVED + LATE
 
     def _check_over(self, running: bool) -> None:
         """Raises an OverError if that is so, by the limit that worker 0 has by now: another `run` may have given it
-        one, or there may be another slice of this name.
+        one.
         """
-        if not self._long_over(running):
+        if not (running or self.started) or not self._long_over():
             return
         if running and not self.told:
-            self.until = time.time()  # time to save
             self.keep_limit()
-            return
-        took_over, known = self._takes_over(), running or self.started
-        if took_over is False or (took_over is None and not known):  # untold, it may be another: worker 0 keeps it
-            why = "its job has not ended" if known else "no job could start"
-            raise OverError(f"the run has had its time, and {why}; --max_hours or --max_cost gives more")
+        elif self._takes_over() is False:  # untold, it may be another: worker 0 keeps it
+            raise OverError("the run has had its time, and its job has not ended; --max_hours or --max_cost gives more")
 
     def _takes_over(self) -> bool | None:
         """Takes over the limit that worker 0 has, if it is another. Whether it is; None if worker 0 does not tell."""
@@ -123,9 +137,6 @@ class Job:
 
     def _limit_there(self) -> float | None:
         """The limit of the job on worker 0; 0 if it has none that concerns this `run`; None if it does not tell."""
-        node = self.gcloud.node(self.target, patient=True)
-        if node.created and self.created and node.created != self.created:
-            return 0.0
         ask = self.target.ssh(worker.LIMIT, "0")
         code, out, _ = self.gcloud.ask(ask, lambda code, *_: code in (0, worker.FAILED))
         told = re.findall(r"^limit: (\d+)$", out, re.MULTILINE)
@@ -151,7 +162,7 @@ class Job:
         Raises:
           UserError: some workers do not respond although the slice is healthy and nothing is to be replaced; or none
             do; or there are more than expected.
-          OverError: the limit was reached long ago, and a job is running or may be, or could not start.
+          OverError: the limit was reached long ago, and the job has not ended.
         """
         began, attempt = time.monotonic(), 0
         while True:
@@ -199,12 +210,15 @@ class Job:
         return f"workers {', '.join(absent[:8])} do not answer"
 
     def there(self) -> bool:
-        """Whether the slice is granted and its machines are healthy, or have been unhealthy only briefly."""
+        """Whether the slice is still granted and its machines are healthy, or have been unhealthy only briefly."""
         if self.gcloud.state(self.target, patient=True) != READY:
             self._unwell_since = 0.0
             return False
-        self.seen = time.time()
         node = self.gcloud.node(self.target)
+        if self.is_another(node):
+            self._unwell_since = 0.0
+            return False
+        self.seen = time.time()
         if node.well:
             self._unwell_since = 0.0 if node.state else self._unwell_since  # gcloud may not have told
             return True
@@ -216,6 +230,10 @@ class Job:
             self.broken, self._unwell_since = f"broken: its machines are {node}", 0.0
             return False
         return True
+
+    def is_another(self, node: Node) -> bool:
+        """Whether these are not the machines of the job: another `run` may have created the slice again."""
+        return bool(node.created and self.created and node.created != self.created)
 
     def check_same(self, script: str) -> None:
         """Raises a UserError that names the differences between job.sh on worker 0 and the intended job."""
@@ -298,7 +316,9 @@ class Job:
                     tail.wait(self.gcloud.poll)
                 if not self.there():
                     return None
-                if self._long_over(running=True):
+                if not self.told:
+                    self.keep_limit()
+                if self._long_over():
                     return 1
             return tail.returncode
         finally:

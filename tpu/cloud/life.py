@@ -41,6 +41,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self._spent = Spent(self.job.gcloud, self.job.workdir)
+        self._before = self.policy.spent
 
     def to_its_end(self, archive: Path, script: Callable[[SliceRequest], str], create: bool = False) -> int:
         """Runs the job until it succeeds, ends with a code that a restart cannot fix, or is stopped.
@@ -80,7 +81,11 @@ class Run:
         living, lost = (created, 0.0) if found.state == READY else (0.0, created)
         self._spent.read()
         self._spent.settle(living, lost, float(found.about.get("spent", 0) or 0))
-        self.policy.spent += self._spent.total(but=living)
+        self._count(living)
+
+    def _count(self, living: float = 0.0) -> None:
+        """Counts all slices of the run but the living one, also those that another `run` has had meanwhile."""
+        self.policy.spent = self._before + self._spent.total(but=living)
 
     def _through(self, archive: Path, script: Callable[[SliceRequest], str], create: bool) -> int:
         job, restarts, newest, replaced = self.job, 0, None, 0
@@ -147,14 +152,19 @@ class Run:
             )
         created = 0.0 if job.gcloud.dry else job.gcloud.node(job.target, patient=True).created
         self._spent.lasts(created)
-        if self._created and created and created != self._created:  # replaced while this machine slept
+        if self._created and created and job.created not in (0.0, created):  # replaced while this machine slept
             job.seen = 0.0
             self._gone()
+        if created and not self._created:
+            with contextlib.suppress(UserError):  # the bucket does not tell of slices of another `run` that has ended
+                self._spent.settle(created, 0.0, 0.0)
+        self._count(created)
         if not self._created:
             self._requested = self.capacity.requested
         self.capacity.requested = False
         keeps = job.changed and created in (0.0, self._created) and (not job.until or job.until > time.time())
-        self._created = job.created = created or self._created or time.time()
+        job.created = created or (job.created if self._created else 0.0)
+        self._created = created or self._created or time.time()
         if keeps:  # the limit that another `run` has given
             return None
         job.until, job.told, job.changed = 0.0, False, False
@@ -168,12 +178,16 @@ class Run:
         return None
 
     def _gone(self) -> None:
-        end, seen = time.time(), max(self.job.seen, self._created)
-        with contextlib.suppress(UserError):  # the bucket does not tell: it may have existed until now
-            end = max(self._spent.last_sign(self._created), seen) if end - seen > ASLEEP else end
-        self.policy.spent += max(end - self._created, 0.0) / 3600
-        self._spent.lasted(self._created, end)
+        seen = max(self.job.seen, self._created)
+        try:
+            if time.time() - seen > ASLEEP:
+                self._spent.lost(self._created, seen)
+            else:
+                self._spent.lasted(self._created, time.time())
+        except UserError:  # the bucket does not tell: it may have existed until now
+            self._spent.lasted(self._created, time.time())
         self._created = 0.0
+        self._count()
 
     def _join(self, archive: Path, script: str) -> str | None:
         """Sets up the workers and starts the job, with a few retries, or finds it running.
@@ -191,6 +205,7 @@ class Run:
             there = set(states.values())
             if "running" in there and not (begun and there != {"running"}):
                 job.check_same(script)
+                job.in_time(states)
                 job.started, job.ended = True, False
                 say("the job is running already: following it")
                 if "none" not in there:
@@ -224,21 +239,22 @@ class Run:
         self._over = bool(self._created and job.until and time.time() > job.until + SAVED)
         if "running" in states.values():
             say(f"a job is still running on {name}")
-        elif self._over or self._idle(states):
+        elif self._idle(states):
             self._delete(1)
         else:
             say(f"a job may be running on {name}: {stays(job.target)}")
 
     def _idle(self, states: States) -> bool:
         """Whether it is certain that no job is running on the slice: all workers say so; or this process requested it,
-        and neither this one nor another `run` has started a job there.
+        or its time is over, and neither this one nor another `run` has started a job there.
         """
         job = self.job
         assert job.target.accelerator is not None
         if len(states) >= job.target.accelerator.hosts:
             return True
         try:
-            return self._requested and not job.started and not self._spent.starts(self._created)
+            ours = self._requested or self._over
+            return ours and not job.started and not self._spent.starts(self._created)
         except UserError:
             return False
 
@@ -254,6 +270,11 @@ class Run:
                 job.gcloud.run(target.delete())
             return
         if job.gcloud.state(target, patient=True) in (MISSING, "DELETING"):
+            if self._created:
+                self._gone()
+            return
+        if job.is_another(job.gcloud.node(target, patient=True)):
+            say(f"{target.name} is left to the `run` that has created it again")
             if self._created:
                 self._gone()
             return
