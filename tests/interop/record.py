@@ -17,9 +17,9 @@ from tests.torch_only import declare_operators
 
 declare_operators()
 from tests.interop.checkouts import galileo, satmae, spectral_gpt  # noqa: E402  needs torch
+from tests.interop.records import FOLDER  # noqa: E402
 from tests.interop.references import CASES, Reference  # noqa: E402
 
-FOLDER = Path(__file__).parent / "recorded"
 CHOSEN = {
     "timm_registers": "timm LayerScale and registers",
     "timm_swiglu": "timm SwiGLU",

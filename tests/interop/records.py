@@ -8,7 +8,8 @@ import numpy as np
 
 from scaling.interop.acquisition import Acquisition
 
-RECORDS = {path.stem: path for path in sorted((Path(__file__).parent / "recorded").glob("*.npz"))}
+FOLDER = Path(__file__).parent / "recorded"
+RECORDS = {path.stem: path for path in sorted(FOLDER.glob("*.npz"))}
 GIVEN = {field.name for field in dataclasses.fields(Acquisition)}
 
 
