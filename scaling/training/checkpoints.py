@@ -18,6 +18,7 @@ from etils import epath
 from scaling.core.buckets import of_bucket
 from scaling.core.errors import TemporaryError, TrainingError, UserError, first_line
 from scaling.core.files import in_bucket
+from scaling.core.memory import give_back_freed_memory
 from scaling.core.paths import make_folder
 from scaling.parallel import hosts
 from scaling.training.checksums import write_checksums
@@ -85,7 +86,7 @@ class Checkpoints(StoredCheckpoints):
             async_options=ocp.AsyncOptions(
                 timeout_secs=_TIMEOUT,
                 create_directories_asynchronously=False,
-                post_finalization_callback=self._add_checksums if c.asynchronous else None,
+                post_finalization_callback=self._finish if c.asynchronous else None,
             ),
             cleanup_tmp_directories=True,
         )
@@ -117,10 +118,14 @@ class Checkpoints(StoredCheckpoints):
         self._manager.save(step, args=items, force=True)
         if not self._config.asynchronous:
             try:
-                self._add_checksums()
+                self._finish()
             except BaseException:  # a command that writes one checkpoint is to write it again
                 self._manager.delete(step)
                 raise
+
+    def _finish(self) -> None:
+        self._add_checksums()
+        give_back_freed_memory()
 
     def _add_checksums(self) -> None:
         """Adds checksums to the checkpoint that is being saved: if asynchronously, to what is not yet renamed."""

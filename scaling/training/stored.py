@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
+from scaling.core.memory import give_back_freed_memory
 from scaling.core.paths import check_no_pattern
 from scaling.parallel import hosts
 from scaling.slimming.cutting import cut_shapes
@@ -72,8 +73,9 @@ class StoredCheckpoints:
         return ocp.CheckpointManagerOptions(read_only=True)
 
     def close(self) -> None:
-        """Ends the threads of the reader."""
+        """Ends the threads of the reader, and returns the memory that they no longer use."""
         self._manager.close()
+        give_back_freed_memory()
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint."""

@@ -2,6 +2,7 @@
 
 import collections
 import importlib
+import os
 import random
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tests.drills.finite import altered, written_wrong
 from tests.drills.hostile import FORMATS
 from tests.drills.parts import PARTS
 from tests.drills.phases import PHASES, Interval, Moment, note
-from tests.drills.soak import ended
+from tests.drills.soak import ended, own_memory
 
 
 def test_the_page_says_what_the_rows_say():
@@ -156,6 +157,17 @@ def test_a_soak_notices_what_grows_and_what_is_stuck():
     assert ended(0, "", looks, [min(step, 60) for step in steps]).what.startswith("stuck: 503")
     looks[:, 1] += seconds / 4
     assert ended(0, "", looks, steps).what.startswith("grows: ")
+
+
+def test_a_soak_counts_memory_and_not_what_is_read_from_files(tmp_path):
+    (tmp_path / "library").write_bytes(b"1" * 2**26)
+    before = own_memory(os.getpid())
+    mapped = np.memmap(tmp_path / "library", np.uint8, "r")
+    assert mapped.max() == ord("1")
+    assert own_memory(os.getpid()) < before + 16
+    filled = np.ones(2**26, np.uint8)
+    assert own_memory(os.getpid()) > before + 48
+    assert len(filled) == len(mapped)
 
 
 def test_what_is_not_finite_is_noticed_in_files(tmp_path):

@@ -2,11 +2,13 @@
 
 import gc
 import importlib.metadata
+import platform
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 from etils import epath
 
@@ -50,3 +52,22 @@ def test_writing_and_reading_again_and_again_leaves_no_objects(tmp_path):
     dicts, blocks = np.min(np.diff(counts[1:], axis=0), axis=0) / TIMES
     assert dicts < 1, counts
     assert blocks < 6 * ARRAYS, counts  # of a time; threads and paths leave some
+
+
+def freed_between_blocks_in_use():
+    """Frees about 100 MiB, none of it in a piece that the C library returns to the system by itself."""
+    blocks = [np.ones(10_000) for _ in range(2_600)]
+    return blocks[::2]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library may return what is freed, or cannot")
+@pytest.mark.parametrize("use", [write, read])
+def test_memory_that_is_no_longer_used_goes_back_to_the_system(tmp_path, use):
+    folder, process = epath.Path(tmp_path), psutil.Process()
+    with quiet_orbax():
+        write(folder, 1)
+        kept = freed_between_blocks_in_use()
+        before = process.memory_info().rss
+        use(folder, {write: 2, read: 1}[use])
+    assert process.memory_info().rss < before - 50 * 2**20
+    assert len(kept) == 1_300
