@@ -41,9 +41,10 @@ from tpu.cloud import babysit, bundle, manage, options, shipment, worker
 from tpu.cloud.capacity import Capacity, with_project
 from tpu.cloud.found import FAILED, MISSING, PREEMPTED, READY
 from tpu.cloud.gcloud import say
-from tpu.cloud.life import Run, how_to_delete, stays, told_to_end
+from tpu.cloud.life import Run, told_to_end
 from tpu.cloud.manifest import Pods, manifest
 from tpu.cloud.options import job_on, slice_of
+from tpu.cloud.paid import how_to_delete, stays
 from tpu.cloud.policy import Policy
 from tpu.cloud.slices import SliceRequest
 from tpu.flags import Accelerator, accelerator

@@ -200,8 +200,8 @@ class TestTheLimit:
 
     def running(self, cloud, archive, monkeypatch, limit):
         """A run whose limit was reached long ago, with a job that has this one on worker 0."""
-        monkeypatch.setattr("tpu.cloud.job.SAVED", 1.0)
-        monkeypatch.setattr("tpu.cloud.job.LATE", 0.0)
+        monkeypatch.setattr("tpu.cloud.limit.SAVED", 1.0)
+        monkeypatch.setattr("tpu.cloud.limit.LATE", 0.0)
         job = self.job(cloud)
         waits = "while [ ! -f go ]; do sleep 0.05; done"
         text = f"{LOCKED}; echo $$ > pid; echo > log; {waits}; echo 0 > exit_code\n"
@@ -299,8 +299,8 @@ class TestTheLimit:
         assert sorted(json.loads(file.read_text()).values()) == [1.0, 1.0]
 
     def test_a_job_that_does_not_end_at_it_loses_its_slice(self, cloud, archive, monkeypatch):
-        monkeypatch.setattr("tpu.cloud.job.SAVED", 1.0)
-        monkeypatch.setattr("tpu.cloud.job.LATE", 1.0)
+        monkeypatch.setattr("tpu.cloud.limit.SAVED", 1.0)
+        monkeypatch.setattr("tpu.cloud.limit.LATE", 1.0)
         job = self.job(cloud)
         text = f"{LOCKED}; echo $$ > pid; echo > log; trap '' TERM; sleep 60\n"
         job.start(text)

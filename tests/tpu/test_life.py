@@ -15,9 +15,10 @@ from tpu.cloud import capacity
 from tpu.cloud.capacity import Capacity, places
 from tpu.cloud.found import Found, Node
 from tpu.cloud.gcloud import Gcloud
-from tpu.cloud.job import ANSWER, Job
+from tpu.cloud.job import Job
 from tpu.cloud.keep import alive
 from tpu.cloud.life import Run
+from tpu.cloud.limit import ANSWER
 from tpu.cloud.options import opens
 from tpu.cloud.policy import EndedError, Policy
 from tpu.cloud.slices import EXTRAS, PASSED, PASSED_ALPHA
@@ -72,7 +73,7 @@ class TestBadMachines:
         assert "broken: its machines are READY, UNHEALTHY_MAINTENANCE" in capfd.readouterr().out
 
     def test_one_worker_that_does_not_answer_is_named_and_replaced(self, cloud, archive, capfd, monkeypatch):
-        monkeypatch.setattr("tpu.cloud.job.ANSWER", 2.0)
+        monkeypatch.setattr("tpu.cloud.limit.ANSWER", 2.0)
         job = job_on(cloud, ALIVE, ALIVE, target=FOUR_HOSTS)
         cloud.plan(ALIVE, ALIVE, workers=4, silent=["2"])
         job.replace_minutes = 0.08

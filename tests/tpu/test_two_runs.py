@@ -236,7 +236,7 @@ class TestDeletions:
 
     def test_a_job_that_may_have_another_limit_stays_if_no_worker_answers(self, cloud, job, archive, monkeypatch):
         monkeypatch.setattr("tpu.cloud.job.PATIENCE", 1)
-        monkeypatch.setattr("tpu.cloud.job.LATE", 0.0)
+        monkeypatch.setattr("tpu.cloud.limit.LATE", 0.0)
         text = ending(0, after=60)
 
         def follow(lines):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from scaling.core.errors import UserError
 from tpu.cloud.found import GRANTED, LEAVING, MISSING, READY, WAITING, Found, Node
@@ -24,6 +24,9 @@ PREPARED = 3600.0  # seconds in which granted capacity becomes a slice, before a
 ASKED = 3  # times that a query is given before its failure counts
 MISSED = "NOT_FOUND"  # in the error of a query for a resource that does not exist
 _GONE = 5.0  # seconds for a command that was killed
+
+
+Answer = TypeVar("Answer")
 
 
 class GcloudError(UserError):
@@ -42,6 +45,17 @@ def reason(code: int, error: str) -> str:
 def names(listing: str) -> list[str]:
     """Names of the objects and folders that `gcloud storage ls` prints."""
     return [line.rstrip("/").rpartition("/")[2] for line in listing.splitlines() if line.startswith("gs://")]
+
+
+def asked(query: Callable[[], Answer], settled: Callable[[Answer], bool], pause: float) -> Answer:
+    """The answer to a query, which is repeated up to ASKED times until `settled` is true of it."""
+    for left in reversed(range(ASKED)):
+        answer = query()
+        if settled(answer):
+            break
+        if left:
+            time.sleep(pause)
+    return answer
 
 
 def say(text: str) -> None:
@@ -113,13 +127,7 @@ class Gcloud:
 
     def ask(self, command: list[str], settled: Callable[[int, str, str], bool]) -> tuple[int, str, str]:
         """As `read`, but given up to ASKED times until `settled` is true of the result."""
-        for left in reversed(range(ASKED)):
-            result = self.read(command)
-            if settled(*result):
-                break
-            if left:
-                time.sleep(self.poll)
-        return result
+        return asked(lambda: self.read(command), lambda result: settled(*result), self.poll)
 
     def follow(self, command: list[str]) -> subprocess.Popen[bytes] | None:
         """Starts a command whose output the user sees; None in a dry run."""

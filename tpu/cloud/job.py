@@ -14,48 +14,30 @@ from pathlib import Path
 from scaling.core.errors import UserError
 from tpu.cloud import worker
 from tpu.cloud.found import READY, Node
-from tpu.cloud.gcloud import MUCH, Gcloud, end, reason, say
-from tpu.cloud.policy import SAVED, OverError
-from tpu.cloud.slices import SliceRequest
+from tpu.cloud.gcloud import MUCH, end, reason, say
+from tpu.cloud.limit import LATE, LimitedJob, States
 
 PATIENCE = 10  # consecutive failures of gcloud while the slice exists: workers that have just booted refuse connections
-ANSWER = 45.0  # seconds for a batch of workers to report their state; one that does not is named at the next query
-
-LATE = 300.0  # seconds after SAVED in which worker 0 has ended its job; past them nothing there keeps the limit
 _ENDING = 10.0  # seconds for the command that shows the log, once it is asked to end
-
-States = dict[str, str]
 
 
 @dataclasses.dataclass
-class Job:
+class Job(LimitedJob):
     """A training job on a slice.
 
     Attributes:
       workdir: working directory of the run.
       replace_minutes: minutes after which machines that are unhealthy or do not respond are replaced; 0 for never.
-      started: whether it is known to run on at least some workers.
       ended: whether it is known to run on none any more.
-      attempt: name of its newest start; empty if unknown.
-      until: time in seconds since 1970 at which worker 0 ends it; 0 for no limit.
-      told: whether worker 0 has that limit from this `run`.
-      changed: whether that limit is one that another `run` has given since.
       created: creation time of the slice in seconds since 1970; 0 if unknown.
       seen: time at which the slice was last seen to exist, in seconds since 1970; 0 if never.
       broken: reason why the slice has to be replaced; empty if there is none.
       source: where the workers take code and environment from.
     """
 
-    target: SliceRequest
-    gcloud: Gcloud
     workdir: str = ""
     replace_minutes: float = 0.0
-    started: bool = False
     ended: bool = False
-    attempt: str = ""
-    until: float = 0.0
-    told: bool = False
-    changed: bool = False
     created: float = 0.0
     seen: float = 0.0
     broken: str = ""
@@ -79,81 +61,8 @@ class Job:
         self._on_all(self.target.ssh(worker.start(script, self.attempt, self.until)))
         self.told = True
 
-    def keep_limit(self) -> None:
-        """Tells worker 0 the limit of a job that runs already, or that it has none any more. From one that is past, it
-        has its time to save.
-        """
-        self.until = self.until and max(self.until, time.time())
-        code, _, error = self.gcloud.ask(self.target.ssh(worker.limit(self.until), "0"), lambda code, *_: not code)
-        if not code:
-            self.told = True
-            return
-        say(f"worker 0 could not be told the limit, and keeps the one that it has: {reason(code, error)}")
-
-    def in_time(self, states: States | None = None) -> None:
-        """Checks the limit before the job has started; later, worker 0 ends the job.
-
-        Args:
-          states: of the workers; None to query them.
-
-        Raises:
-          OverError: it is reached, and no job is running.
-          UserError: one is running, and worker 0 does not tell its limit.
-        """
-        if not self.until or self.started or time.time() <= self.until:
-            return
-        states = self.states() if states is None else states
-        if "running" in states.values():  # another `run` has started it while this machine slept: it saves at its limit
-            if self._takes_over() is None:
-                raise UserError(
-                    f"--name={self.target.name}: runs a job that another `run` has started, and does not tell its "
-                    "limit; `run` again follows it"
-                )
-        elif states:  # without an answer nothing is certain
-            raise OverError("the run has had its time before its job could start; --max_hours or --max_cost gives more")
-
-    def _long_over(self) -> bool:
-        """Whether the limit was reached so long ago that a job must have saved and ended."""
-        return bool(self.until) and time.time() > self.until + SAVED + LATE
-
-    def _check_over(self, running: bool) -> None:
-        """Raises an OverError if that is so, by the limit that worker 0 has by now: another `run` may have given it
-        one.
-        """
-        if not (running or self.started) or not self._long_over():
-            return
-        if running and not self.told:
-            self.keep_limit()
-        elif self._takes_over() is False:  # untold, it may be another: worker 0 keeps it
-            raise OverError("the run has had its time, and its job has not ended; --max_hours or --max_cost gives more")
-
-    def _takes_over(self) -> bool | None:
-        """Takes over the limit that worker 0 has, if it is another. Whether it is; None if worker 0 does not tell."""
-        limit = self._limit_there()
-        if limit is None or limit == round(self.until):
-            return None if limit is None else False
-        self.until, self.changed, self.told = limit, True, True
-        return True
-
-    def _limit_there(self) -> float | None:
-        """The limit of the job on worker 0; 0 if it has none that concerns this `run`; None if it does not tell."""
-        ask = self.target.ssh(worker.LIMIT, "0")
-        code, out, _ = self.gcloud.ask(ask, lambda code, *_: code in (0, worker.FAILED))
-        told = re.findall(r"^limit: (\d+)$", out, re.MULTILINE)
-        return 0.0 if code == worker.FAILED else float(told[0]) if told else None
-
     def _on_all(self, command: list[str]) -> None:
         self.gcloud.run(command, MUCH * self.target.batches)
-
-    def states(self, which: str = "all") -> States:
-        """State of each worker that responds, by its number: `none`, `running` or an exit code; `143_stopped` if `stop`
-        ended it, `143_over` if its limit did.
-        """
-        limit = ANSWER * (self.target.batches if which == "all" else 1)
-        out = self.gcloud.read(self.target.ssh(worker.STATE, which), limit)[1]
-        found = re.findall(r"^job: (\S+) (\w+)(?: (\S+))?$", out, re.MULTILINE)
-        self.attempt = next((attempt for *_, attempt in found if attempt), self.attempt)
-        return dict(sorted(((number, state) for number, state, _ in found), key=lambda x: (len(x[0]), x[0])))
 
     def survey(self) -> States:
         """The states of all workers, queried until every one responds; empty if the slice is lost or has to be
@@ -171,18 +80,8 @@ class Job:
             states = self.states()
             if self.gcloud.dry:
                 return {"0": "0"}
-            if self.target.accelerator is None:
-                raise UserError(f"--name={self.target.name}: does not tell how many workers it has; give --accelerator")
-            complete, running = len(states) == self.target.accelerator.hosts, "running" in states.values()
-            if running or not complete:
-                self._check_over(running)
-            if complete:
+            if self._complete(states):
                 return states
-            if len(states) > self.target.accelerator.hosts:
-                raise UserError(
-                    f"--accelerator={self.target.accelerator.name}: has {self.target.accelerator.hosts} workers, but "
-                    f"{len(states)} answer; give the accelerator of the slice, and a --topology of that size"
-                )
             if attempt == 1:
                 say(f"{self.target.name}: {self._missing(states)}; asking again")
             long = time.monotonic() - began >= 60 * self.replace_minutes
@@ -193,18 +92,35 @@ class Job:
             since, allowed = self._unwell_since, 60 * self.replace_minutes + LATE
             unwell = self.replace_minutes and since and time.monotonic() - since < allowed
             if attempt >= PATIENCE and not unwell and not (states and self.replace_minutes):
-                break
+                raise UserError(
+                    f"--name={self.target.name}: only {len(states)} of {self._hosts} workers answer: "
+                    f"{self._missing(states)}; `run` again follows the job, and where that stays so `delete` and "
+                    "`run` give a new slice"
+                )
             began, attempt = (time.monotonic(), min(attempt + 1, 2)) if unwell else (began, attempt + 1)
             time.sleep(self.gcloud.poll)
-        raise UserError(
-            f"--name={self.target.name}: only {len(states)} of {self.target.accelerator.hosts} workers answer: "
-            f"{self._missing(states)}; `run` again follows the job, and where that stays so `delete` and "
-            "`run` give a new slice"
-        )
+
+    @property
+    def _hosts(self) -> int:
+        if self.target.accelerator is None:
+            raise UserError(f"--name={self.target.name}: does not tell how many workers it has; give --accelerator")
+        return self.target.accelerator.hosts
+
+    def _complete(self, states: States) -> bool:
+        """Whether every worker has responded. For what it raises see `survey`."""
+        complete, running = len(states) == self._hosts, "running" in states.values()
+        if running or not complete:
+            self.check_over(running)
+        if len(states) > self._hosts:
+            assert self.target.accelerator is not None
+            raise UserError(
+                f"--accelerator={self.target.accelerator.name}: has {self._hosts} workers, but "
+                f"{len(states)} answer; give the accelerator of the slice, and a --topology of that size"
+            )
+        return complete
 
     def _missing(self, states: States) -> str:
-        assert self.target.accelerator is not None
-        absent = [str(k) for k in range(self.target.accelerator.hosts) if str(k) not in states]
+        absent = [str(k) for k in range(self._hosts) if str(k) not in states]
         if len(absent) == 1:
             return f"worker {absent[0]} does not answer"
         return f"workers {', '.join(absent[:8])} do not answer"
@@ -318,7 +234,7 @@ class Job:
                     return None
                 if not self.told:
                     self.keep_limit()
-                if self._long_over():
+                if self.long_over():
                     return 1
             return tail.returncode
         finally:

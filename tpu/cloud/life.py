@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,38 +9,25 @@ from pathlib import Path
 
 from scaling.core.errors import UserError
 from scaling.parallel.hosts import STOPPED
-from tpu.cloud.capacity import Capacity
-from tpu.cloud.found import MISSING, READY, WAITING
+from tpu.cloud.found import MISSING, READY
 from tpu.cloud.gcloud import GcloudError, say
-from tpu.cloud.job import PATIENCE, SAVED, Job, States
+from tpu.cloud.job import PATIENCE
 from tpu.cloud.keep import FOR_GOOD
-from tpu.cloud.policy import EndedError, OverError, Policy
+from tpu.cloud.limit import States
+from tpu.cloud.paid import PaidSlice
+from tpu.cloud.policy import EndedError, OverError
 from tpu.cloud.slices import SliceRequest
-from tpu.cloud.spent import Spent
 from tpu.cloud.worker import FAILED
 
 FINAL = FOR_GOOD[1:]  # wrong input, and a run that cannot continue: a restart ends the same way
 RESTARTS = 3  # restarts without a newer checkpoint, on existing slices
 REPLACED = 3  # slices replaced one after the other before the job could start
-DELETIONS = 3  # tries to delete a slice
-ASLEEP = 600.0  # seconds without a look at the slice after which this machine must have slept
 ANSWERS = 3  # failures of a setup by itself, or without an end: they will not go away
 
 
 @dataclasses.dataclass
-class Run:
-    """A job, the places for its slice, and its limits."""
-
-    job: Job
-    capacity: Capacity
-    policy: Policy
-    _created: float = 0.0  # creation time of the current slice, seconds since 1970
-    _requested: bool = False  # whether this process requested it
-    _over: bool = False  # whether the job ended at its limit
-
-    def __post_init__(self) -> None:
-        self._spent = Spent(self.job.gcloud, self.job.workdir)
-        self._before = self.policy.spent
+class Run(PaidSlice):
+    """A job through all its slices."""
 
     def to_its_end(self, archive: Path, script: Callable[[SliceRequest], str], create: bool = False) -> int:
         """Runs the job until it succeeds, ends with a code that a restart cannot fix, or is stopped.
@@ -70,22 +56,6 @@ class Run:
             raise
         self._delete(code)
         return code
-
-    def _recall(self) -> None:
-        """Counts the hours of the slices of earlier `run`s."""
-        job = self.job
-        if job.gcloud.dry:
-            return
-        found = job.gcloud.look(job.target, patient=True)
-        created = 0.0 if found.state in (MISSING, *WAITING) else job.gcloud.node(job.target, patient=True).created
-        living, lost = (created, 0.0) if found.state == READY else (0.0, created)
-        self._spent.read()
-        self._spent.settle(living, lost, float(found.about.get("spent", 0) or 0))
-        self._count(living)
-
-    def _count(self, living: float = 0.0) -> None:
-        """Counts all slices of the run but the living one, also those that another `run` has had meanwhile."""
-        self.policy.spent = self._before + self._spent.total(but=living)
 
     def _through(self, archive: Path, script: Callable[[SliceRequest], str], create: bool) -> int:
         job, restarts, newest, replaced = self.job, 0, None, 0
@@ -150,44 +120,8 @@ class Run:
             raise UserError(
                 f"--name={job.target.name}: was deleted; `run` creates it and resumes from the newest checkpoint"
             )
-        created = 0.0 if job.gcloud.dry else job.gcloud.node(job.target, patient=True).created
-        self._spent.lasts(created)
-        if self._created and created and job.created not in (0.0, created):  # replaced while this machine slept
-            job.seen = 0.0
-            self._gone()
-        if created and not self._created:
-            with contextlib.suppress(UserError):  # the bucket does not tell of slices of another `run` that has ended
-                self._spent.settle(created, 0.0, 0.0)
-        self._count(created)
-        if not self._created:
-            self._requested = self.capacity.requested
-        self.capacity.requested = False
-        keeps = job.changed and created in (0.0, self._created) and (not job.until or job.until > time.time())
-        job.created = created or (job.created if self._created else 0.0)
-        self._created = created or self._created or time.time()
-        if keeps:  # the limit that another `run` has given
-            return None
-        job.until, job.told, job.changed = 0.0, False, False
-        try:
-            job.until = self.policy.until(self._created)
-        except OverError:
-            job.started = "running" in job.survey().values()
-            if not job.started:
-                raise
-            job.until = time.time()  # worker 0 ends the job, which saves
+        self._granted()
         return None
-
-    def _gone(self) -> None:
-        seen = max(self.job.seen, self._created)
-        try:
-            if time.time() - seen > ASLEEP:
-                self._spent.lost(self._created, seen)
-            else:
-                self._spent.lasted(self._created, time.time())
-        except UserError:  # the bucket does not tell: it may have existed until now
-            self._spent.lasted(self._created, time.time())
-        self._created = 0.0
-        self._count()
 
     def _join(self, archive: Path, script: str) -> str | None:
         """Sets up the workers and starts the job, with a few retries, or finds it running.
@@ -227,91 +161,6 @@ class Run:
                 say(f"{e}; trying again")
                 time.sleep(job.gcloud.poll)
         return None
-
-    def _leave(self) -> None:
-        """After an error: deletes the slice as after any end, if no job can be running there; else says that it
-        stays.
-        """
-        job, name = self.job, self.job.target.name
-        if job.gcloud.dry or job.gcloud.state(job.target, patient=True) != READY:
-            return
-        states = job.states()
-        self._over = bool(self._created and job.until and time.time() > job.until + SAVED)
-        if "running" in states.values():
-            say(f"a job is still running on {name}")
-        elif self._idle(states):
-            self._delete(1)
-        else:
-            say(f"a job may be running on {name}: {stays(job.target)}")
-
-    def _idle(self, states: States) -> bool:
-        """Whether it is certain that no job is running on the slice: all workers say so; or this process requested it,
-        or its time is over, and neither this one nor another `run` has started a job there.
-        """
-        job = self.job
-        assert job.target.accelerator is not None
-        if len(states) >= job.target.accelerator.hosts:
-            return True
-        try:
-            ours = self._requested or self._over
-            return ours and not job.started and not self._spent.starts(self._created)
-        except UserError:
-            return False
-
-    def _delete(self, code: int) -> None:
-        """Deletes the slice at the end of its job if the policy says so; prints what happens to it.
-
-        Raises:
-          UserError: it could not be deleted.
-        """
-        job, target = self.job, self.job.target
-        if job.gcloud.dry:
-            if self.policy.deletes(code, self._over):
-                job.gcloud.run(target.delete())
-            return
-        if job.gcloud.state(target, patient=True) in (MISSING, "DELETING"):
-            if self._created:
-                self._gone()
-            return
-        if job.is_another(job.gcloud.node(target, patient=True)):
-            say(f"{target.name} is left to the `run` that has created it again")
-            if self._created:
-                self._gone()
-            return
-        job.seen = time.time()
-        if not self.policy.deletes(code, self._over):
-            say(stays(target, job.until if job.ended else 0.0))
-            return
-        why = "its time is over" if self._over else f"--delete_when={self.policy.delete_when}"
-        say(f"deleting {target.name} ({why})")
-        for attempt in range(DELETIONS):
-            try:
-                job.gcloud.run(target.delete())
-                break
-            except UserError:
-                time.sleep(job.gcloud.poll)
-                if job.gcloud.state(target, patient=True) in (MISSING, "DELETING"):
-                    break
-                if attempt == DELETIONS - 1:
-                    say(f"it could not be deleted: {stays(target)}")
-                    raise
-        job.seen = time.time()
-        if self._created:
-            self._gone()
-
-
-def how_to_delete(target: SliceRequest) -> str:
-    """The command that deletes a slice."""
-    project = [f"--project={target.project}"] if target.project else []
-    where = [f"--name={target.name}", f"--zone={target.zone}", *project]
-    return f"`python -m tpu.launch delete {shlex.join(where)} --yes`"
-
-
-def stays(target: SliceRequest, limit: float = 0.0) -> str:
-    """A sentence on a slice that is not deleted; `limit`: when worker 0 deletes it, in seconds since 1970; or 0."""
-    at = time.strftime("%Y-%m-%d %H:%M", time.gmtime(limit))
-    sooner = f"its limit, {at} UTC, when worker 0 deletes it, or until " if limit else ""
-    return f"{target.name} stays, and is paid for, until {sooner}{how_to_delete(target)}"
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import re
-import time
 
 from rich.table import Table
 
@@ -14,7 +13,7 @@ from scaling.core.files import in_bucket
 from tpu.cloud import options
 from tpu.cloud import status as reports
 from tpu.cloud.found import FAILED, LEAVING, MISSING, PREEMPTED, READY
-from tpu.cloud.gcloud import ASKED, Gcloud, say
+from tpu.cloud.gcloud import Gcloud, asked, say
 from tpu.cloud.job import Job
 from tpu.cloud.options import job_on, slice_of
 from tpu.cloud.slices import SliceRequest
@@ -87,11 +86,11 @@ def stop(flags: cli.Flags) -> None:
     """Lets the job save and end. Raises a UserError if none is running: the next start would not be stopped."""
     job = there(flags, slice_of(flags))
     hosts = job.target.accelerator.hosts if job.target.accelerator else 0
-    for _ in range(ASKED):
-        states = job.states()
-        if "running" in states.values() or job.gcloud.dry or len(states) >= hosts > 0:
-            break
-        time.sleep(job.gcloud.poll)
+    states = asked(
+        job.states,
+        lambda states: "running" in states.values() or job.gcloud.dry or len(states) >= hosts > 0,
+        job.gcloud.poll,
+    )
     if states and "running" not in states.values() and len(states) >= hosts:
         raise UserError(
             f"--name={job.target.name}: no job is running there; a `run` that follows it may start one again: end that "
