@@ -265,6 +265,18 @@ class TestTheLimit:
         cloud.becomes("SUSPENDED")
         assert run._regain(create=False) == 0
 
+    def test_a_slice_that_was_taken_away_is_not_said_to_be_paid_for(self, cloud, archive, capfd):
+        job = self.job(cloud)
+        job.attempt = "20261130-000000"
+        result = cloud.folder / "bucket/bucket/run/logs" / job.attempt / "0.result"
+        result.parent.mkdir(parents=True)
+        result.write_text("0\n")
+        cloud.becomes("SUSPENDED")
+        assert bring_to_end(job, archive, ending(0), Policy("never")) == 0
+        out = capfd.readouterr().out
+        assert f"vit is SUSPENDED: nothing runs there, and {DELETE} removes it" in out
+        assert "paid for" not in out
+
     def test_another_slice_of_this_name_has_another_limit(self, cloud):
         job = job_on(cloud, ALIVE)
         job.created, job.until, job.started = time.time() - 90000, time.time() - 9000, True

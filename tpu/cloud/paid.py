@@ -7,7 +7,7 @@ import time
 
 from scaling.core.errors import UserError
 from tpu.cloud.capacity import Capacity
-from tpu.cloud.found import MISSING, READY, WAITING
+from tpu.cloud.found import MISSING, PREEMPTED, READY, WAITING
 from tpu.cloud.gcloud import say
 from tpu.cloud.job import Job
 from tpu.cloud.limit import States
@@ -138,16 +138,19 @@ class PaidSlice:
             if self.policy.deletes(code, self._over):
                 job.gcloud.run(target.delete())
             return
-        going = job.gcloud.state(target, patient=True) in GOING
+        state = job.gcloud.state(target, patient=True)
+        going = state in GOING
         if going or job.is_another(job.gcloud.node(target, patient=True)):
             if not going:
                 say(f"{target.name} is left to the `run` that has created it again")
             if self._created:
                 self._gone()
             return
-        job.seen = time.time()
         if not self.policy.deletes(code, self._over):
-            say(stays(target, job.until if job.ended else 0.0))
+            if state == PREEMPTED:
+                say(f"{target.name} is {state}: nothing runs there, and {how_to_delete(target)} removes it")
+            else:
+                say(stays(target, job.until if job.ended else 0.0))
             return
         why = "its time is over" if self._over else f"--delete_when={self.policy.delete_when}"
         say(f"deleting {target.name} ({why})")
