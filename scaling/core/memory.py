@@ -2,14 +2,17 @@
 
 import contextlib
 import ctypes
+import os
 
 
 def give_back_freed_memory() -> None:
     """Returns the free pages of the C library's heaps to the system, in about 10 ms; nothing happens where the C
-    library cannot.
+    library cannot, or where the environment says how much it is to keep.
 
     glibc has a heap for every few threads and keeps what is freed between blocks in use: hundreds of MiB after
     compiling, and a little more with every checkpoint, whose many threads leave their blocks in different heaps.
     """
+    if "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        return
     with contextlib.suppress(OSError, AttributeError):  # not Linux, or another C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -241,6 +241,7 @@ def _images_case(rng: random.Random, folder: Path) -> tuple[str, list[str], Chec
     source, out = f"folder:{folder}/images", folder / "out"
     whole = {"train_split": "train[:50%]", "test_split": "train[50%:]"}
     own = {**_RUN, "data.source": source, "data.eval_split": "", "batch_size": 4, "data.max_bad_share": 0.5}
+    own["steps"] = 6  # every image once
     lines = {
         "train": lambda: train_command(out, own),
         "prepare": lambda: command("prepare", source=source, split="train", output=out, size=16, workers=1),
