@@ -77,3 +77,14 @@ def test_memory_that_is_no_longer_used_goes_back_to_the_system(tmp_path, use):
         use(folder, {write: 2, read: 1}[use])
     assert process.memory_info().rss < before - 50 * 2**20
     assert len(kept) == 1_300
+
+
+def test_memory_that_the_environment_keeps_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(2**30))
+    folder, process = epath.Path(tmp_path), psutil.Process()
+    with quiet_orbax():
+        kept = freed_between_blocks_in_use()
+        before = process.memory_info().rss
+        write(folder, 1)
+    assert process.memory_info().rss > before - 50 * 2**20
+    assert len(kept) == 1_300
