@@ -12,7 +12,18 @@ from etils import epath
 from scaling.core.rows import Results, read_rows
 from scaling.data.sources.registry import open_source
 from tests import commands
-from tests.commands import command, error_of, finish, interrupt_together, rows_of, run, start, train, train_command
+from tests.commands import (
+    command,
+    error_of,
+    finish,
+    interrupt_together,
+    optimised_programs,
+    rows_of,
+    run,
+    start,
+    train,
+    train_command,
+)
 from tests.data.examples import class_folders
 from tests.rows import ROW
 
@@ -45,10 +56,11 @@ def interrupt(bucket, how):
 
 @pytest.mark.long
 def test_a_killed_run_goes_on_from_its_bucket_to_the_last_bit(uninterrupted_run, bucket):
-    killed = interrupt(bucket, signal.SIGKILL)
-    assert killed.returncode == -9, killed.stderr
-    newest = max(steps_saved(bucket))
-    resumed = train(WORKDIR, SAVED)
+    with optimised_programs():  # as the run that it is compared with
+        killed = interrupt(bucket, signal.SIGKILL)
+        assert killed.returncode == -9, killed.stderr
+        newest = max(steps_saved(bucket))
+        resumed = train(WORKDIR, SAVED)
     assert f"steps   {newest} to 40 " in resumed.stdout
     assert computed(rows_in(bucket)) == computed(rows_of(uninterrupted_run[0]))
     assert steps_saved(bucket) == [30, 40]

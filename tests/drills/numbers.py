@@ -240,8 +240,8 @@ def _images_case(rng: random.Random, folder: Path) -> tuple[str, list[str], Chec
         np.save(place / f"{i:02d}.npy", image)
     source, out = f"folder:{folder}/images", folder / "out"
     whole = {"train_split": "train[:50%]", "test_split": "train[50%:]"}
-    own = {**_RUN, "data.source": source, "data.eval_split": "", "batch_size": 4, "data.max_bad_share": 0.5}
-    own["steps"] = 6  # every image once
+    own = {**_RUN, "data.source": source, "data.eval_split": "", "data.max_bad_share": 0.5}
+    own |= {"batch_size": 4, "steps": 6}  # every image once
     lines = {
         "train": lambda: train_command(out, own),
         "prepare": lambda: command("prepare", source=source, split="train", output=out, size=16, workers=1),

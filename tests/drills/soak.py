@@ -112,7 +112,7 @@ def _look(process: psutil.Process, temporary: Path) -> tuple[float, int, int, in
         try:
             with each.oneshot():
                 found = own_memory(each.pid), each.num_fds(), each.num_threads()
-        except (psutil.Error, OSError):  # a child that has ended
+        except (psutil.Error, ProcessLookupError, FileNotFoundError):  # a child that has ended
             continue
         memory, files, threads = memory + found[0], files + found[1], threads + found[2]
     return memory, files, threads, sum(len(names) for _, _, names in os.walk(temporary))

@@ -60,15 +60,10 @@ def freed_between_blocks_in_use():
     return blocks[::2]
 
 
-@pytest.fixture
-def own_threshold(monkeypatch):
-    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-
-
-@pytest.mark.usefixtures("own_threshold")
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library may return what is freed, or cannot")
 @pytest.mark.parametrize("use", [write, read])
-def test_memory_that_is_no_longer_used_goes_back_to_the_system(tmp_path, use):
+def test_memory_that_is_no_longer_used_goes_back_to_the_system(tmp_path, monkeypatch, use):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     folder, process = epath.Path(tmp_path), psutil.Process()
     with quiet_orbax():
         write(folder, 1)
