@@ -24,10 +24,14 @@ class _Folder:
     """The specification of a folder of arrays, converted once."""
 
     def __init__(self, spec: dict[str, Any]):
-        self._key = json.dumps(spec, sort_keys=True)
+        self._spec = spec
 
     def to_json(self) -> Any:
-        return copy.deepcopy(_converted(self._key))
+        path = self._spec.get("path", "")
+        if not path.endswith("/"):
+            return copy.deepcopy(_converted(json.dumps(self._spec, sort_keys=True)))
+        # a folder's name is in it as it is given; every checkpoint has another
+        return {**copy.deepcopy(_converted(json.dumps({**self._spec, "path": "/"}, sort_keys=True))), "path": path}
 
 
 @functools.lru_cache(_FOLDERS)
