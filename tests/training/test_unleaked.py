@@ -63,7 +63,8 @@ def freed_between_blocks_in_use():
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library may return what is freed, or cannot")
 @pytest.mark.parametrize("use", [write, read])
 def test_memory_that_is_no_longer_used_goes_back_to_the_system(tmp_path, monkeypatch, use):
-    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    for variable in ("MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(variable, raising=False)
     folder, process = epath.Path(tmp_path), psutil.Process()
     with quiet_orbax():
         write(folder, 1)
@@ -74,8 +75,15 @@ def test_memory_that_is_no_longer_used_goes_back_to_the_system(tmp_path, monkeyp
     assert len(kept) == 1_300
 
 
-def test_memory_that_the_environment_keeps_stays(tmp_path, monkeypatch):
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(2**30))
+@pytest.mark.parametrize(
+    "variable, value",
+    [
+        ("MALLOC_TRIM_THRESHOLD_", "{}"),
+        ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold={}"),
+    ],
+)
+def test_memory_that_the_environment_keeps_stays(tmp_path, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value.format(2**30))
     folder, process = epath.Path(tmp_path), psutil.Process()
     with quiet_orbax():
         kept = freed_between_blocks_in_use()
