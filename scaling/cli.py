@@ -41,7 +41,6 @@ from scaling.core.config import PRINT_CONFIG
 from scaling.core.errors import TrainingError, UserError
 from scaling.core.files import disk_error
 from scaling.core.flags import Define, Flags, config_fields, defined, parse
-from scaling.core.memory import few_heaps
 from scaling.core.paths import unmade_on_failure
 from scaling.core.wording import in_command
 from scaling.parallel import hosts
@@ -102,7 +101,6 @@ def command(
 
 def run(main: Command) -> None:
     """Runs a command as this process and exits; an error that the user can correct is one line on standard error."""
-    few_heaps()
     _prepare()
     hosts.choose_platform()
     hosts.keep_compilations()
