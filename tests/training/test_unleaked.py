@@ -76,7 +76,7 @@ def test_memory_that_is_no_longer_used_goes_back_to_the_system(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "variable, value",
+    ("variable", "value"),
     [
         ("MALLOC_TRIM_THRESHOLD_", "{}"),
         ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold={}"),
