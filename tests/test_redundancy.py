@@ -286,9 +286,9 @@ def test_the_page_has_the_scores_and_the_tests_of_the_rows_beside_it(study):
     assert files
     for line in runpy.run_path(str(folder / "summary.py"))["lines"](files):
         assert line in page
-    rows = [row for file in files for row in read_rows(str(file))]
-    for line in runpy.run_path(str(folder / "kept.py"))["lines"](rows):
+    found = study["all_measured"]([row for file in files for row in read_rows(str(file))])
+    for line in runpy.run_path(str(folder / "kept.py"))["lines"](found):
         assert line in page
-    for name, p, adjusted, words in study["decide"](rows):
+    for name, p, adjusted, words in study["decided"](found):
         assert f"{name:<24} p {p:.4f}, Holm {adjusted:.4f}" in page
         assert words in page

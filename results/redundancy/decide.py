@@ -82,14 +82,31 @@ def of_domain(differences: np.ndarray) -> float:
     return float(stats.binomtest(int((signs > 0).sum()), len(signs)).pvalue) if len(signs) else 1.0
 
 
+Measured = dict[str, dict[str, dict[str, Kept]]]  # probe -> encoder -> set -> what is kept
+
+
+def all_measured(rows: list[Row]) -> Measured:
+    """What is kept with every probe; takes most of the time."""
+    return {probe: measured(rows, probe) for probe in PROBES}
+
+
+def gains(kept: dict[str, dict[str, Kept]]) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """The encoders, their pretraining sets, and the gains of cut and full encoder, [encoders, sets] each."""
+    models = sorted(kept)
+    cut, full = (np.array([[getattr(kept[m][d], f) for d in SETS] for m in models]) for f in ("cut", "full"))
+    return models, [model.partition("_")[2] for model in models], cut, full
+
+
 def decide(rows: list[Row]) -> list[tuple[str, float, float, str]]:
     """(test, own p, p after Holm over the four, what was found)."""
+    return decided(all_measured(rows))
+
+
+def decided(found: Measured) -> list[tuple[str, float, float, str]]:
+    """`decide` of what is measured already."""
     tests = []
-    for probe in PROBES:
-        kept = measured(rows, probe)
-        models = sorted(kept)
-        labels = [model.partition("_")[2] for model in models]
-        cut, full = (np.array([[getattr(kept[m][d], f) for d in SETS] for m in models]) for f in ("cut", "full"))
+    for probe, kept in found.items():
+        models, labels, cut, full = gains(kept)
         sure = np.array([[kept[m][d].defined for d in SETS] for m in models])
         if (full.sum(1) > 0).all():
             what, values = "R of both sets", cut.sum(1) / full.sum(1)
