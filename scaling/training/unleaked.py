@@ -24,14 +24,13 @@ class _Folder:
     """The specification of a folder of arrays, converted once."""
 
     def __init__(self, spec: dict[str, Any]):
-        self._spec = spec
+        path = spec.get("path", "")
+        # a folder's name is in it as it is given; every checkpoint has another
+        self._own = {"path": path} if path.endswith("/") else {}
+        self._key = json.dumps(spec | dict.fromkeys(self._own, "/"), sort_keys=True)
 
     def to_json(self) -> Any:
-        path = self._spec.get("path", "")
-        if not path.endswith("/"):
-            return copy.deepcopy(_converted(json.dumps(self._spec, sort_keys=True)))
-        # a folder's name is in it as it is given; every checkpoint has another
-        return {**copy.deepcopy(_converted(json.dumps({**self._spec, "path": "/"}, sort_keys=True))), "path": path}
+        return copy.deepcopy(_converted(self._key)) | self._own
 
 
 @functools.lru_cache(_FOLDERS)
